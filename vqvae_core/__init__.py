@@ -1,0 +1,1 @@
+"""PyTorch and mathematics of discrete-latent models; knows no ray, mlflow, optuna or gymnasium."""

@@ -1,0 +1,163 @@
+"""A state on disk: weights as safetensors, configuration as JSON, the rest loadable without running code from the file.
+
+A checkpoint is a folder that appears whole or not at all, and whose files are checked when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from vqvae_core.config import Experiment
+from vqvae_core.files import sha256, whole_folder
+from vqvae_core.models import build
+from vqvae_core.overrides import flatten, from_json
+from vqvae_core.train import State
+from vqvae_core.vqvae import VQVAE
+
+WEIGHTS, CONFIG, TRAINING, MANIFEST = "model.safetensors", "experiment.json", "training.pt", "checkpoint.json"
+
+
+class Damaged(ValueError):
+    """A checkpoint whose files are not those that were written."""
+
+
+def save(folder: Path, state: State, metrics: Mapping[str, float], shape: tuple[int, int, int]) -> None:
+    """Write a report's state and metrics as ``folder``, which must not exist; ``shape`` is the images' (H, W, C)."""
+    with whole_folder(folder) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state["model"].items()}, temporary / WEIGHTS)
+        (temporary / CONFIG).write_text(json.dumps(state["experiment"], indent=1))
+        rest = {name: value for name, value in state.items() if name not in ("model", "experiment")}
+        torch.save(rest, temporary / TRAINING)
+        manifest = {
+            "images_seen": state["images_seen"],
+            "shape": list(shape),
+            "metrics": dict(metrics),
+            "files": {
+                name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
+                for name in (WEIGHTS, CONFIG, TRAINING)
+            },
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole."""
+
+    folder: Path
+    images_seen: int
+    metrics: dict[str, float]
+    experiment: Experiment
+    shape: tuple[int, int, int]
+
+    def state(self) -> State:
+        """What ``fit`` continues from."""
+        rest = torch.load(self.folder / TRAINING, weights_only=True, map_location="cpu")
+        return {**rest, "model": load_file(self.folder / WEIGHTS), "experiment": flatten(self.experiment)}
+
+    def model(self) -> VQVAE:
+        """The model in evaluation mode."""
+        model = build(self.experiment.model, self.shape)
+        model.load_state_dict(load_file(self.folder / WEIGHTS))
+        return model.eval()
+
+
+def read(folder: Path) -> Checkpoint:
+    """Open a checkpoint; ``Damaged`` names the file that is missing or was changed."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        height, width, channels = manifest["shape"]
+        files, images_seen, metrics = dict(manifest["files"]), int(manifest["images_seen"]), dict(manifest["metrics"])
+    except OSError:
+        raise Damaged(f"{folder} is no checkpoint: it has no {MANIFEST}") from None
+    except (ValueError, KeyError, TypeError):
+        raise Damaged(f"{folder / MANIFEST} is damaged: its content is not what was written") from None
+    for name, entry in files.items():
+        path = folder / name
+        if not path.exists():
+            raise Damaged(f"{path} is missing")
+        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+            raise Damaged(f"{path} is damaged: its content is not what was written")
+    try:
+        experiment = from_json((folder / CONFIG).read_text())
+    except ValueError as error:  # whole, but of another version of this program
+        raise ValueError(f"{folder / CONFIG}: {error}") from None
+    return Checkpoint(folder, images_seen, metrics, experiment, (height, width, channels))
+
+
+class Keeper:
+    """The checkpoints of one run in one folder: the last two, the last report's, and the best by a metric.
+
+    The last but one is there for the day on which the last one is found damaged. Names are ``at-<images seen>``, so
+    that their order needs no clock.
+    """
+
+    def __init__(self, folder: Path, metric: str = "valid/bits_per_dim") -> None:
+        self.folder, self.metric = folder, metric
+
+    def save(self, state: State, metrics: Mapping[str, float], shape: tuple[int, int, int]) -> Path:
+        """Write a checkpoint, then delete those that are neither among the last two nor the best.
+
+        Without ``metrics``, as after an interruption, the checkpoint stands for no report and is never the best.
+        """
+        target = self.folder / f"at-{state['images_seen']:012d}"
+        if target.exists():  # of an earlier attempt at the same step, whose numbers are the same
+            shutil.rmtree(target)
+        save(target, state, metrics, shape)
+        scores = {path: self._score(path) for path in self.found()}
+        reported = [path for path, score in scores.items() if score < math.inf]
+        keep = {*list(scores)[-2:], *reported[-1:], min(scores, key=scores.__getitem__)}
+        for path in set(scores) - keep:
+            shutil.rmtree(path, ignore_errors=True)
+        return target
+
+    def found(self) -> list[Path]:
+        """Checkpoint folders, oldest first."""
+        return sorted(self.folder.glob("at-*"))
+
+    def last(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; damaged ones are named on the way and passed over."""
+        for left in self.folder.glob(".at-*.tmp"):  # of a process that was killed while it saved
+            shutil.rmtree(left, ignore_errors=True)
+        for path in reversed(self.found()):
+            try:
+                return read(path)
+            except Damaged as error:
+                print(f"warning: {error}; the checkpoint before it is used", flush=True)
+        return None
+
+    def reported(self) -> Checkpoint | None:
+        """The newest whole checkpoint that stands for a report, None if there is none."""
+        for path in reversed(self.found()):
+            try:
+                checkpoint = read(path)
+            except Damaged:  # named by ``last``
+                continue
+            if checkpoint.metrics:
+                return checkpoint
+        return None
+
+    def best(self) -> Checkpoint | None:
+        """The whole checkpoint with the least metric."""
+        for path in sorted(self.found(), key=self._score):
+            try:
+                return read(path)
+            except Damaged as error:
+                print(f"warning: {error}; the next best is used", flush=True)
+        return None
+
+    def _score(self, path: Path) -> float:
+        try:
+            score = float(json.loads((path / MANIFEST).read_text())["metrics"][self.metric])
+        except (OSError, ValueError, KeyError, TypeError):
+            return math.inf
+        return math.inf if math.isnan(score) else score

@@ -1,0 +1,44 @@
+"""Which device and which arithmetic a configuration means on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from vqvae_core.config import Experiment
+
+Precision = Callable[[], AbstractContextManager[object]]
+
+
+def choose_device(experiment: Experiment) -> torch.device:
+    """The device that ``train.device`` means on this machine; ``ValueError`` if there is none."""
+    wanted = experiment.train.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("train.device is 'cuda'; this machine has no GPU that torch can use, allowed is auto or cpu")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def choose_precision(experiment: Experiment, device: torch.device) -> torch.dtype:
+    """The arithmetic that ``train.precision`` means on this device."""
+    wanted = experiment.train.precision
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+    # Narrow layers lose more to the casts than they gain, and a CPU without bfloat16 instructions emulates them.
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    return torch.bfloat16 if fast and experiment.model.hidden >= 64 else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+def precision_context(device: torch.device, dtype: torch.dtype) -> Precision:
+    """What to wrap a model's calls in so that its convolutions run in an arithmetic."""
+    if dtype == torch.bfloat16:
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return nullcontext

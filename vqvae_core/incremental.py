@@ -1,0 +1,206 @@
+"""A PixelCNN computed position by position, every feature once.
+
+Ramachandran et al., "Fast generation for convolutional autoregressive models", 2017 (arXiv 1704.06001): the vertical
+stack is computed once per row, the horizontal stack once per position, both from caches of the features that later rows
+and positions need again. What took H W passes over H W positions takes the work of one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from vqvae_core.pixelcnn import GatedLayer, PixelCNN
+
+# (logits (B, K), one number per map (B,)) -> codes (B,)
+Choose = Callable[[Tensor, Tensor], Tensor]
+
+
+class Incremental:
+    """A PixelCNN unrolled over the positions of a row, for B maps of W columns; use it without gradients.
+
+    Everything is laid out positions first, (W, B, C): what one column of a kernel sees of a whole row is then a
+    contiguous slice, and a convolution is one matrix product per column. All of it is allocated once and no value
+    travels to the host within a row, so that a GPU can replay the row as one CUDA graph; there the loop would otherwise
+    wait for the launches of some eight kernels per layer and position.
+
+    Args:
+        model: its weights are read now, so build a new object when they have changed.
+        batch: B.
+        columns: W.
+        choose: the code for each map, from its logits and the caller's number.
+        capture: False runs on a GPU without a graph.
+    """
+
+    def __init__(self, model: PixelCNN, batch: int, columns: int, choose: Choose, capture: bool = True) -> None:
+        B, W, C, G = batch, columns, model.config.hidden, model.codes_per_position
+        self.batch, self.columns, self.choose = batch, columns, choose
+        new = model.bias.detach().new_zeros
+        self.layers = [_Layer(layer, B, W) for layer in cast("list[GatedLayer]", list(model.layers))]
+        # A layer's output is the next one's input, at the same column; the last one's is the head's.
+        self.last = new(W, B, C)
+        self.outputs = [row.unbind() for row in (*(layer.left[layer.pad :] for layer in self.layers[1:]), self.last)]
+
+        self.embeddings = [table.weight.detach() for table in cast("list[nn.Embedding]", model.embeddings)]
+        heads = cast("list[nn.Conv2d]", list(model.head))
+        self.head = torch.cat([_columns(head.weight)[0] for head in heads], dim=1)
+        self.head_bias = torch.cat([_bias(head) for head in heads])
+        self.within = [_columns(within.weight)[0] for within in cast("list[nn.Conv2d]", model.within)]
+        self.logits = [(_bias(last), _columns(last.weight)[0]) for last in cast("list[nn.Conv2d]", model.logits)]
+
+        # The row in hand.
+        self.embedded = self.layers[0].left[self.layers[0].pad :]
+        self.numbers = new(W, G, B, dtype=torch.float64)
+        self.given, self.codes = new(W, G, B, dtype=torch.long), new(W, G, B, dtype=torch.long)
+        self.keep = new(W, G, B, dtype=torch.bool)
+        self.graph = self._capture() if capture and model.bias.is_cuda else None
+
+    def rows(self, biases: Tensor, numbers: Tensor, given: Tensor, keep: Tensor) -> Iterator[Tensor]:
+        """Draw B maps, yielding each row's codes (B, G, W).
+
+        Args:
+            biases: ``PixelCNN.biases``.
+            numbers: what ``choose`` is given, float64 (B, G, H, W).
+            given: codes, integers (B, G, H, W), taken where ``keep``, booleans of that shape, is true.
+        """
+        for layer, bias in zip(self.layers, biases, strict=True):
+            layer.start(bias)
+        whole_row_kept = keep.permute(2, 0, 1, 3).flatten(1).all(dim=1).tolist()
+        for i, kept in enumerate(whole_row_kept):
+            for row, source in ((self.numbers, numbers), (self.given, given), (self.keep, keep)):
+                row.copy_(source[:, :, i].permute(2, 1, 0))
+            if kept:
+                self._take_row()
+            elif self.graph is not None:
+                self.graph.replay()
+            else:
+                self._draw_row()
+            yield self.codes.permute(2, 1, 0).clone()
+
+    def _vertical(self) -> None:
+        for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
+            features = layer.vertical_stack()
+            if after is not None:
+                after.push_row(_gate(features).view_as(self.embedded))
+
+    def _take_row(self) -> None:
+        """A row that is kept whole needs no horizontal stack: later rows see it through the vertical one."""
+        self._vertical()
+        self.codes.copy_(self.given)
+        embedded = [table[self.codes[:, g]] for g, table in enumerate(self.embeddings)]
+        self.layers[0].push_row(torch.stack(embedded).sum(0))
+
+    def _draw_row(self) -> None:
+        self._vertical()
+        for j in range(self.columns):
+            for layer, output in zip(self.layers, self.outputs, strict=True):
+                layer.horizontal_stack(j, output[j])
+            self._draw_position(j)
+        self.layers[0].push_row(self.embedded)
+
+    def _draw_position(self, j: int) -> None:
+        hidden = torch.addmm(self.head_bias, self.last[j], self.head).chunk(len(self.logits), dim=1)
+        before: list[Tensor] = []
+        for g, (bias, matrix) in enumerate(self.logits):
+            features = hidden[g] if not g else torch.addmm(hidden[g], torch.cat(before, dim=1), self.within[g - 1])
+            drawn = self.choose(torch.addmm(bias, features.relu(), matrix), self.numbers[j, g])
+            code = torch.where(self.keep[j, g], self.given[j, g], drawn, out=self.codes[j, g])
+            before.append(self.embeddings[g][code])
+        self.embedded[j] = torch.stack(before).sum(0) if len(before) > 1 else before[0]
+
+    def _capture(self) -> torch.cuda.CUDAGraph | None:
+        """The row as a CUDA graph, or None, with a warning, where it cannot be captured.
+
+        What the trial runs leave in the caches does no harm: ``start`` clears them before a map begins.
+        """
+        with torch.cuda.device(self.codes.device):
+            try:
+                side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):  # library handles and workspaces must exist before the capture
+                    for _ in range(3):
+                        self._draw_row()
+                torch.cuda.current_stream().wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    self._draw_row()
+            except RuntimeError as error:
+                warnings.warn(f"sampling without a CUDA graph: {error}", RuntimeWarning, stacklevel=3)
+                return None
+        return graph
+
+
+class _Layer:
+    """A gated layer's weights as matrices, and what it has to remember: rows of its inputs, with their padding.
+
+    ``above`` (padding + W + padding, B, rows * C) holds the rows that the vertical kernel sees, side by side as
+    channels, the newest last; ``left`` (padding + W, B, C) the current row of the horizontal stack.
+    """
+
+    def __init__(self, layer: GatedLayer, batch: int, columns: int) -> None:
+        B, W, C, pad = batch, columns, layer.out.in_channels, layer.pad
+        rows, width = layer.vertical.kernel_size
+        self.first, self.pad, self.columns = layer.first, pad, columns
+        self.vertical, self.horizontal = _columns(layer.vertical.weight), _columns(layer.horizontal.weight)
+        (self.across,), (self.out,) = _columns(layer.across.weight), _columns(layer.out.weight)
+
+        new = self.out.new_zeros
+        self.above, self.left = new(W + 2 * pad, B, rows * C), new(pad + W, B, C)
+        self.above_seen = [self.above[k : k + W].flatten(0, 1) for k in range(width)]  # by each column of the kernel
+        self.left_seen = self.left.unbind()
+        self.bias = new(2, W * B, 2 * C)
+        self.base = new(W * B, 2 * C)  # what the horizontal stack gets from the vertical one
+        self.base_at = self.base.view(W, B, 2 * C).unbind()
+
+    def start(self, bias: Tensor) -> None:
+        """Begin new maps, whose stacks have this bias (2, B, 2C, 1, 1)."""
+        self.above.zero_()
+        self.bias.copy_(bias[..., 0, 0].repeat(1, self.columns, 1))
+
+    def push_row(self, row: Tensor) -> None:
+        """Add the next row (W, B, C) of the vertical stack's input; the oldest one is dropped."""
+        above, C = self.above[self.pad : self.pad + self.columns], row.shape[2]
+        above[..., :-C] = above[..., C:].clone()
+        above[..., -C:] = row
+
+    def vertical_stack(self) -> Tensor:
+        """The vertical stack's features before the gate for the row in hand, (W * B, 2C)."""
+        features = _add_products(self.bias[0], self.above_seen, self.vertical)
+        torch.addmm(self.bias[1], features, self.across, out=self.base)
+        return features
+
+    def horizontal_stack(self, j: int, output: Tensor) -> None:
+        """The horizontal stack at column j, (B, C), into ``output``."""
+        seen = self.left_seen[j : j + len(self.horizontal)]  # the last one is column j, but for the first layer: j - 1
+        gated = _gate(_add_products(self.base_at[j], seen, self.horizontal))
+        if self.first:
+            torch.mm(gated, self.out, out=output)
+        else:
+            torch.addmm(seen[-1], gated, self.out, out=output)
+
+
+def _add_products(bias: Tensor, inputs: Sequence[Tensor], matrices: Sequence[Tensor]) -> Tensor:
+    """bias + the sum of input @ matrix: a convolution, one product for each column of its kernel."""
+    features = torch.addmm(bias, inputs[0], matrices[0])
+    for x, matrix in zip(inputs[1:], matrices[1:], strict=True):
+        features.addmm_(x, matrix)
+    return features
+
+
+def _gate(features: Tensor) -> Tensor:
+    a, b = features.chunk(2, 1)
+    return a.tanh() * b.sigmoid()
+
+
+def _columns(weight: Tensor) -> list[Tensor]:
+    """A kernel (out, in, rows, columns) as one matrix (rows * in, out) per column."""
+    return [column.permute(2, 1, 0).reshape(-1, len(column)).contiguous() for column in weight.detach().unbind(3)]
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias.detach()

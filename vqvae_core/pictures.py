@@ -1,0 +1,47 @@
+"""Pictures of what a model does: originals over their reconstructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqvae_core.data import Dataset
+from vqvae_core.likelihood import to_levels, to_unit
+from vqvae_core.vqvae import VQVAE
+
+
+def grid(rows: list[NDArray[np.uint8]], gap: int = 2, least_width: int = 640) -> Image.Image:
+    """Rows of images, each (N, H, W, C) uint8 with C 1 or 3, as one picture, enlarged without smoothing."""
+    count = max(len(row) for row in rows)
+    height, width, channels = rows[0].shape[1:]
+    canvas = np.full((len(rows) * (height + gap) - gap, count * (width + gap) - gap, channels), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row):
+            top, left = y * (height + gap), x * (width + gap)
+            canvas[top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas[..., 0] if channels == 1 else canvas)
+    scale = max(1, round(least_width / picture.width))
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+@torch.no_grad()
+def reconstruct(model: VQVAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images (N, H, W, C) uint8 through the codes and back."""
+    model.eval()
+    device = next(model.parameters()).device
+    unit = to_unit(torch.tensor(images, device=device).permute(0, 3, 1, 2))
+    levels = to_levels(model.decode(model.encode(unit))).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def save_reconstructions(model: VQVAE, dataset: Dataset, split: str, path: Path, count: int = 10) -> None:
+    """Write a PNG with ``count`` images, evenly spread over a split, above their reconstructions."""
+    images = dataset.images(split)
+    chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64)]
+    temporary = path.with_name(f".{path.name}.tmp")
+    grid([chosen, reconstruct(model, chosen)]).save(temporary, "PNG")
+    temporary.replace(path)

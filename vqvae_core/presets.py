@@ -1,0 +1,76 @@
+"""The report's experiments by name: ``<dataset>_<model>()``; everything else is one of these with fields changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vqvae_core.config import DataConfig, Experiment, TrainConfig, VQVAEConfig
+
+# The report, 2.1: beta 1, learning rate 3e-4, batch 32, K 512, D 256, codebook U(-1/K, 1/K).
+_REPORT = TrainConfig(images=1_000_000, batch_size=32, lr=3e-4)
+
+
+def digits_vqvae() -> Experiment:
+    """8 x 8 digits (bundled with scikit-learn): small enough to train in a minute on one core."""
+    model = VQVAEConfig(hidden=64, num_codes=64, code_dim=16)
+    return Experiment(DataConfig("digits"), model, TrainConfig(images=50_000))
+
+
+def mnist_vqvae() -> Experiment:
+    """28 x 28 x 1 -> 7 x 7 codes; the report found batch normalisation essential here (2.1)."""
+    return Experiment(DataConfig("mnist"), VQVAEConfig(batch_norm=True), _REPORT)
+
+
+def fashion_mnist_vqvae() -> Experiment:
+    """28 x 28 x 1 -> 7 x 7 codes (Appendix A)."""
+    return Experiment(DataConfig("fashion_mnist"), VQVAEConfig(batch_norm=True), _REPORT)
+
+
+def cifar10_vqvae() -> Experiment:
+    """32 x 32 x 3 -> 8 x 8 codes (2.1)."""
+    return Experiment(DataConfig("cifar10"), VQVAEConfig(), _REPORT)
+
+
+def mini_imagenet_vqvae() -> Experiment:
+    """128 x 128 x 3 -> 32 x 32 codes of 64 dimensions (2.2)."""
+    return Experiment(DataConfig("mini_imagenet", size=128), VQVAEConfig(code_dim=64), _REPORT)
+
+
+def boxing_vqvae() -> Experiment:
+    """84 x 84 x 3 -> 21 x 21 codes (2.3.1); the report cut its batch of 32 into 8 parts: ``train.accumulate=8``."""
+    return Experiment(DataConfig("boxing"), VQVAEConfig(), _REPORT)
+
+
+def tiny() -> Experiment:
+    """Seconds on any machine, for tests and for a first look."""
+    model = VQVAEConfig(hidden=8, residual_blocks=1, num_codes=16, code_dim=4)
+    return Experiment(
+        DataConfig("digits"), model, TrainConfig(images=256, batch_size=16, lr=1e-3, calibration_images=64)
+    )
+
+
+PRESETS: dict[str, Callable[[], Experiment]] = {
+    preset.__name__: preset
+    for preset in (
+        digits_vqvae,
+        mnist_vqvae,
+        fashion_mnist_vqvae,
+        cifar10_vqvae,
+        mini_imagenet_vqvae,
+        boxing_vqvae,
+        tiny,
+    )
+}
+
+
+def preset_for(dataset: str, model: str) -> Experiment:
+    """The preset of a data set and a model; a data set that the report does not know takes CIFAR-10's."""
+    known = PRESETS.get(f"{dataset}_{model}")
+    if known:
+        return known()
+    if f"cifar10_{model}" not in PRESETS:
+        models = ", ".join(name.removeprefix("cifar10_") for name in PRESETS if name.startswith("cifar10_"))
+        raise ValueError(f"there is no preset for model {model!r}; allowed is one of {models}")
+    base = PRESETS[f"cifar10_{model}"]()
+    return replace(base, data=DataConfig(dataset))
