@@ -1,0 +1,92 @@
+"""What is known of a sweep at this moment: a row for every run, for the display, the ranking and the tracker."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps._space import Point
+
+
+def verdict(result: dict[str, Any] | None, budget: int) -> tuple[str, str]:
+    """How a run ended by its last result, and why: complete at its full budget, stopped before it, or failed."""
+    if result and "interrupted" in result:
+        return "stopped", f"the sweep was stopped when it had seen {result.get('images_seen', 0):,} images"
+    if not result or "failed" in result:
+        return "failed", result["failed"] if result else "its process died"
+    seen = result.get("images_seen", 0)
+    if not math.isfinite(result.get("objective", math.nan)):
+        return "failed", f"valid/bits_per_dim was {result.get('objective')} at {seen:,} images"
+    if seen < budget:
+        return "pruned", f"ASHA stopped it at {seen:,} of {budget:,} images"
+    return "complete", f"trained on all {seen:,} images"
+
+
+@dataclass
+class Row:
+    """One trial or replicate."""
+
+    run: str
+    origin: str
+    point: Point
+    seed: int
+    parent: str
+    budget: int
+    state: str = "running"  # running, complete, pruned, failed
+    reason: str = ""
+    images_seen: int = 0
+    value: float = math.inf  # valid/bits_per_dim at the last report
+    metrics: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+
+class Board:
+    """The rows of a sweep, by run; ``planned`` is how many there will be."""
+
+    def __init__(self, planned: int, concurrent: int) -> None:
+        self.planned, self.concurrent = planned, concurrent
+        self.rows: dict[str, Row] = {}
+
+    def report(self, run: str, result: dict[str, Any]) -> Row:
+        """Note a result that is not a failure."""
+        row = self.rows[run]
+        row.images_seen, row.value, row.metrics = result["images_seen"], result["objective"], result["metrics"]
+        row.seconds = time.monotonic() - row.began
+        return row
+
+    def end(self, run: str, state: str, reason: str) -> Row:
+        """Note that a run is over."""
+        row = self.rows[run]
+        row.state, row.reason = state, reason
+        row.seconds = time.monotonic() - row.began
+        return row
+
+    def count(self, *states: str) -> int:
+        """Rows in any of some states."""
+        return sum(row.state in states for row in self.rows.values())
+
+    @property
+    def ended(self) -> int:
+        """Rows that are over; one that was stopped with the sweep is not."""
+        return self.count("complete", "pruned", "failed")
+
+    def best(self) -> Row | None:
+        """The complete trial with the fewest bits/dim, or the best so far while none is complete."""
+        for states in (("complete",), ("running", "pruned")):
+            found = [row for row in self.rows.values() if row.state in states and math.isfinite(row.value)]
+            if found:
+                return min(found, key=lambda row: row.value)
+        return None
+
+    def seconds_left(self) -> float | None:
+        """An estimate from the runs that are over; None before there are any."""
+        over = [row.seconds for row in self.rows.values() if row.state != "running" and row.seconds]
+        if not over:
+            return None
+        waiting = self.planned - len(self.rows)
+        mean = sum(over) / len(over)
+        running = sum(max(0.0, mean - row.seconds) for row in self.rows.values() if row.state == "running")
+        return (waiting * mean + running) / self.concurrent

@@ -1,0 +1,93 @@
+"""Which Ray a sweep runs on, and what it has to offer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """CPUs and GPUs that a sweep may use, and where they are."""
+
+    cpus: int
+    gpus: int
+    address: str  # "local" for a Ray of our own on this machine
+
+    def __str__(self) -> str:
+        where = "this machine" if self.address == "local" else f"the Ray cluster at {self.address}"
+        gpus = f", {self.gpus} GPU{'s' if self.gpus != 1 else ''}" if self.gpus else ", no GPU"
+        return f"{where}: {self.cpus} CPU{'s' if self.cpus != 1 else ''}{gpus}"
+
+
+def find() -> Cluster:
+    """The cluster that ``RAY_ADDRESS`` names or that ``ray start`` started here, else this machine; starts nothing.
+
+    Raises ``ValueError`` when ``RAY_ADDRESS`` names a cluster that does not answer.
+    """
+    address = os.environ.get("RAY_ADDRESS") or _started_here()
+    if address and address != "local":
+        return _of_running(address)
+    import torch
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Cluster(cpus, torch.cuda.device_count(), "local")
+
+
+def connect(cluster: Cluster, with_groups: bool = False) -> None:
+    """Start or join Ray; ``with_groups`` for trials of several workers.
+
+    When Tune stops such a trial, what frees its workers asks Ray's dashboard whether the trial is still there. Without
+    a dashboard they would hold their CPUs for ever, and the next trial would wait for ever.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if cluster.address == "local":
+        options |= {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "include_dashboard": with_groups}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(address=cluster.address, **options)  # type: ignore[arg-type]
+        except ConnectionError as error:
+            raise ValueError(
+                f"{error}; RAY_ADDRESS and Ray's token (RAY_AUTH_MODE, ~/.ray/auth_token) decide"
+            ) from None
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _started_here() -> str | None:
+    """The address that ``ray start`` left on this machine, if its cluster still answers."""
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    try:
+        address = note.read_text().strip()
+    except OSError:
+        return None
+    return address if address and _answers(address) else None
+
+
+def _answers(address: str) -> bool:
+    import socket
+
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=3):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _of_running(address: str) -> Cluster:
+    if "://" not in address and address != "auto" and not _answers(address):
+        raise ValueError(f"RAY_ADDRESS is {address!r}, where no Ray cluster answers; start it, or unset RAY_ADDRESS")
+    import ray
+
+    connect(Cluster(0, 0, address))
+    resources = ray.cluster_resources()
+    return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), address)

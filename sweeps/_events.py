@@ -1,0 +1,141 @@
+"""What happens in Tune, noted on the board, in the journal and on the screen."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from sweeps._board import Board, Row, verdict
+from sweeps._display import Display
+from sweeps._journal import Journal
+from sweeps._plan import Plan
+from sweeps._search import NotPickled, TrialSpec
+from sweeps._trial import ERROR, PICTURE
+from vqvae_core.overrides import flatten, run_key
+
+
+class Events(NotPickled, Callback):
+    """Tune's callbacks; ``started`` is for the searcher, which alone knows what a trial is."""
+
+    def __init__(self, plan: Plan, board: Board, journal: Journal, display: Display, stage: str) -> None:
+        self.plan, self.board, self.journal, self.display, self.stage = plan, board, journal, display, stage
+        self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
+        self._specs: dict[str, TrialSpec] = {}
+
+    def started(self, trial_id: str, spec: TrialSpec) -> None:
+        """The searcher has chosen a trial."""
+        self._specs[trial_id] = spec
+        experiment = spec.experiment
+        self.board.rows[spec.run] = Row(
+            spec.run, spec.origin, spec.point, experiment.seed, spec.parent, experiment.train.images
+        )
+        tags = {
+            "trial.key": run_key(experiment, self.plan.data_fingerprint),
+            "seed": str(experiment.seed),
+            "stage": self.stage,
+            "point.origin": spec.origin,
+            **self.plan.data_tags,
+            **code_tags(),
+        }
+        config = flatten(experiment)
+        params = {**spec.point, **config}
+        self.journal.add("start", spec.run, name=spec.run, parent=spec.parent, tags=tags, params=params, config=config)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        row = self.board.rows[self._specs[trial.trial_id].run]
+        row.began = time.monotonic()
+        self.display.changed(row, "start")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        run = self._specs[trial.trial_id].run
+        if "failed" in result:
+            return
+        if "interrupted" in result:
+            self.interrupted.add(trial.trial_id)
+            return
+        row = self.board.report(run, result)
+        if self.journal.add("report", run, step=result["images_seen"], metrics=result["metrics"]):
+            self.display.changed(row, "report")
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        row = self.board.rows[self._specs[trial.trial_id].run]
+        self._end(trial, *verdict(trial.last_result, row.budget))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        lines = str(trial.get_error() or "its process died").splitlines()
+        self._end(trial, "failed", next((line for line in reversed(lines) if line.strip()), "unknown")[:500])
+
+    def all_interrupted(self) -> bool:
+        """Whether every trial that runs has saved."""
+        running = {trial_id for trial_id, spec in self._specs.items() if self.board.rows[spec.run].state == "running"}
+        return running <= self.interrupted
+
+    def close(self) -> None:
+        """After Tune has ended: whatever still runs was stopped with the sweep, and says so until it is continued."""
+        for spec in self._specs.values():
+            row = self.board.rows[spec.run]
+            if row.state == "running":
+                reason = f"the sweep was stopped when it had seen {row.images_seen:,} images or more"
+                self.board.end(spec.run, "stopped", reason)
+                tags = {"status.reason": reason, "trial.state": "stopped"}
+                self.journal.add("end", spec.run, state="stopped", tags=tags)
+
+    def _end(self, trial: Trial, state: str, reason: str) -> None:
+        spec = self._specs[trial.trial_id]
+        row = self.board.end(spec.run, state, reason)
+        for name in (PICTURE, ERROR):
+            if (spec.folder / name).exists():
+                self.journal.add("artifact", spec.run, path=str(spec.folder / name))
+        self.journal.add("end", spec.run, state=state, tags={"status.reason": reason, "trial.state": state})
+        self.display.changed(row, "end")
+
+
+def command() -> str:
+    """What the user typed, in one line."""
+    name = Path(sys.argv[0])
+    program = f"{name.parent.name}/{name.name}" if name.parent.name else name.name
+    return shlex.join(["python", program, *sys.argv[1:]])
+
+
+@cache
+def hardware() -> str:
+    """The driver's machine in a few words: ``2 x AMD EPYC, 24 GiB`` and its GPUs."""
+    import torch
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return ", ".join([f"{os.cpu_count()} x {model}", *gpus])
+
+
+@cache
+def code_tags() -> dict[str, str]:
+    """Commit of the code and whether it was changed since; ``unknown`` outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        folder = Path(__file__).parent
+        try:
+            answer = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    dirty = "unknown" if changes is None else str(bool(changes)).lower()
+    return {"mlflow.source.git.commit": commit or "unknown", "git.dirty": dirty}

@@ -1,0 +1,111 @@
+"""Tune at work: trials from a searcher, on the plan's resources, until they are done or the user says stop."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps._asha import Asha
+from sweeps._events import Events
+from sweeps._group import trial_of_workers
+from sweeps._plan import REDUCTION, Plan
+from sweeps._search import NotPickled, OptunaSearcher
+from sweeps._trial import TrialActor
+
+
+class StopFlag(NotPickled, tune.Stopper):
+    """Raised by Ctrl-C or SIGTERM: the trials save where they are, and then Tune ends."""
+
+    patience = 60.0  # seconds for all trials to save
+
+    def __init__(self, sweep_folder: Path) -> None:
+        self.raised = threading.Event()
+        self.file = sweep_folder / "stop"
+        self.file.unlink(missing_ok=True)
+        self.saved: Callable[[], bool] = lambda: True
+        self._since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """What Tune asks all the time: whether to end now."""
+        if not self.raised.is_set():
+            return False
+        if self._since is None:
+            self._since = time.monotonic()
+            self.file.touch()
+        return self.saved() or time.monotonic() - self._since > self.patience
+
+
+@contextmanager
+def stop_on_signals(flag: StopFlag) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM raises the flag; a second one ends the process as it would without us."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        flag.raised.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def scheduler(plan: Plan, searcher: OptunaSearcher) -> TrialScheduler:
+    """What stops trials early, if anything does."""
+    return Asha(plan.rungs, REDUCTION, searcher) if plan.scheduler == "asha" else FIFOScheduler()
+
+
+def execute(
+    plan: Plan, searcher: Searcher, count: int, scheduler: TrialScheduler, events: Events, stop: StopFlag
+) -> None:
+    """Run up to ``count`` trials; returns when all are over or the flag was raised."""
+    if plan.workers == 1:
+        resources = {"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker}
+        trainable = tune.with_resources(TrialActor, resources)
+    else:
+        # The workers take the CPUs; a trial that held one for itself could starve them for ever.
+        trainable = tune.with_resources(trial_of_workers, {"memory": 1e6})
+    storage = plan.folder / "tune"
+    stop.saved = events.all_interrupted
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            num_samples=count,
+            search_alg=searcher,
+            scheduler=scheduler,
+            max_concurrent_trials=plan.concurrent,
+            reuse_actors=plan.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name=str(time.time_ns()),
+            storage_path=str(storage),
+            callbacks=[events],
+            stop=stop,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=plan.restarts),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        events.close()
+        for left in (storage, plan.folder / "train"):  # ours are the journal, the study and the checkpoints
+            shutil.rmtree(left, ignore_errors=True)

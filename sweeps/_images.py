@@ -1,0 +1,33 @@
+"""The images of a sweep on whichever machine asks: mapped where they lie, made where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import atari_collect
+from vqvae_core.config import DataConfig
+from vqvae_core.data import KNOWN, Dataset, open_dataset, prepare
+from vqvae_core.data.prepare import folder_of
+
+
+def game_of(name: str) -> str | None:
+    """The Atari game that a data set's name means, if it means one."""
+    return None if name in KNOWN or name == "digits" else atari_collect.find_game(name)
+
+
+def images_of(data: DataConfig, actors: int | None = None) -> Dataset:
+    """The data set, downloaded, read or collected (by so many actors) when it is not there."""
+    if game_of(data.name) and data.source is None and not (folder_of(data) / "dataset.json").exists():
+        return open_dataset(atari_collect.ensure(data.name, Path(data.root), data.frames, actors))
+    return prepare(data)
+
+
+def images_on_this_node(folder: Path, data: DataConfig, fingerprint: str) -> Dataset:
+    """The images that the driver has in ``folder``, on a machine that may not see that folder.
+
+    There they are made once, by the first process that asks. Raises ``ValueError`` when they are not the same images.
+    """
+    dataset = open_dataset(folder) if folder.exists() else images_of(data, actors=0)
+    if dataset.fingerprint != fingerprint:
+        raise ValueError(f"{dataset.folder} holds other images than the driver has; delete it, or share the folder")
+    return dataset

@@ -1,0 +1,158 @@
+"""From a sweep file to a finished sweep: ``launch(sweep)`` is all that a sweep file calls."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+from ray.tune.schedulers import FIFOScheduler
+
+from sweeps._board import Board
+from sweeps._cluster import connect
+from sweeps._display import Display, open_display, progress
+from sweeps._events import Events, code_tags, command, hardware
+from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
+from sweeps._finish import best_group, mean_image_floor, summarise, test_best
+from sweeps._images import images_of
+from sweeps._journal import Journal
+from sweeps._plan import Plan, describe_plan, make_plan
+from sweeps._ranking import confirmed, outcome, ranking, where_next
+from sweeps._resume import replicates, restore, restore_replicates
+from sweeps._search import FixedList, OptunaSearcher
+from sweeps._settings import parse
+from sweeps._space import Sweep
+from sweeps._study import fresh_name, open_storage, open_study
+from sweeps._tracker import SWEEP, Tracker, check
+from vqvae_core.data import Dataset
+from vqvae_core.overrides import fail, flatten
+
+INTERRUPTED = 130  # exit status of a sweep that was asked to stop, as of any program ended by Ctrl-C
+
+
+def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
+    """Run a sweep as the command line says. A mistake in it is one line and exit status 2, and nothing is written."""
+    settings = parse(sweep, sys.argv[1:] if arguments is None else arguments, f"sweeps/{sweep.name}.py")
+    try:
+        plan = make_plan(sweep, settings)
+        if settings.dry_run:
+            print(describe_plan(plan))
+            return
+        check(plan.tracking_uri)
+        dataset = images_of(plan.base.data)
+        plan = with_dataset(plan, dataset)
+        storage = open_storage(plan.storage)
+        plan = fresh_name(plan, storage) if settings.fresh else plan
+        study = open_study(plan, storage)
+        with only_one(plan):
+            finished = Run(plan, study, dataset).go()
+    except ValueError as error:
+        fail(str(error))
+    if not finished:
+        raise SystemExit(INTERRUPTED)
+
+
+def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
+    """The plan, now that its images are known."""
+    tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
+    tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
+    folder = dataset.folder.absolute()
+    return replace(plan, dataset_folder=folder, data_fingerprint=dataset.fingerprint, data_tags=tags)
+
+
+def only_one(plan: Plan) -> FileLock:
+    """A lock that one driver of a sweep holds; ``ValueError`` when another one does."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(plan.folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"the sweep {plan.name} is running already; give --name or --fresh for another one") from None
+    return lock
+
+
+class Run:
+    """One driver's work on a sweep, from the first trial or from where the last driver got to."""
+
+    def __init__(self, plan: Plan, study: optuna.Study, dataset: Dataset) -> None:
+        self.plan, self.study, self.dataset = plan, study, dataset
+        self.journal = Journal(plan.folder)
+        self.tracker = Tracker(plan.tracking_uri, plan.experiment_name, study.user_attrs["sweep.id"], self.journal)
+        self.board = Board(plan.trials, plan.concurrent)
+        self.stop = StopFlag(plan.folder)
+
+    def go(self) -> bool:
+        """Search, confirm, finish; False when the user stopped it before the end."""
+        print(describe_plan(self.plan), flush=True)
+        self.tracker.start()
+        connect(self.plan.cluster, with_groups=self.plan.workers > 1)
+        tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
+        tags |= {**self.plan.data_tags, **code_tags()}
+        self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
+        self._continue()
+        display = open_display(self.board)
+        try:
+            with stop_on_signals(self.stop):
+                self._search(display)
+                self._confirm(display)
+        finally:
+            display.close()
+        self.stop.file.unlink(missing_ok=True)
+        finished = not self.stop.raised.is_set()
+        if finished:
+            self._finish()
+        self._close(finished)
+        return finished
+
+    def _continue(self) -> None:
+        restore(self.plan, self.study, self.board, self.journal)
+        left = len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        if self.board.rows or left:
+            print(f"continuing: {len(self.board.rows)} trials are over, {left} were in flight", flush=True)
+
+    def _search(self, display: Display) -> None:
+        count = self.plan.trials - len(self.board.rows)
+        if count > 0:
+            events = Events(self.plan, self.board, self.journal, display, "search")
+            searcher = OptunaSearcher(self.plan, self.study, events.started)
+            execute(self.plan, searcher, count, scheduler(self.plan, searcher), events, self.stop)
+
+    def _confirm(self, display: Display) -> None:
+        specs = [] if self.stop.raised.is_set() else replicates(self.plan, self.study)
+        restore_replicates(specs, self.board, self.journal)
+        specs = [spec for spec in specs if spec.run not in self.board.rows]
+        if specs:
+            self.board.planned = len(self.board.rows) + len(specs)
+            display.say(f"confirming the best {self.plan.confirm} with {self.plan.seeds} seeds each: {len(specs)} runs")
+            events = Events(self.plan, self.board, self.journal, display, "confirm")
+            searcher = FixedList(self.plan, specs, events.started)
+            execute(self.plan, searcher, len(specs), FIFOScheduler(), events, self.stop)
+
+    def _finish(self) -> None:
+        floor = mean_image_floor(self.dataset, self.plan)
+        best = best_group(self.board)
+        if best:
+            test_best(self.plan, self.study, self.board, best, self.journal)
+        summarise(self.board, floor, best, self.journal)
+        print(f"\n{ranking(self.board, floor)}\n")
+        if self.plan.seeds > 1:
+            print(f"{confirmed(self.board)}\n")
+        print(outcome(best))
+
+    def _close(self, finished: bool) -> None:
+        kept = self.tracker.close()
+        self.journal.close()
+        if kept:
+            print(
+                f"warning: {kept} events could not be told to {self.plan.tracking_uri} ({self.tracker.trouble}); "
+                f"they are kept in {self.plan.folder} and the same command tells them",
+                file=sys.stderr,
+            )
+        for text in self.tracker.refused:
+            print(f"warning: the tracker refused the {text}", file=sys.stderr)
+        if finished:
+            print(where_next(self.plan))
+        else:
+            print(f"stopped; {progress(self.board)}. The same command continues it.")

@@ -1,0 +1,261 @@
+"""A sweep resolved: what will run, on what, and where its results go; checked before anything is written."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sweeps._cluster import Cluster, find
+from sweeps._images import game_of
+from sweeps._settings import Settings
+from sweeps._space import Point, Sweep, describe, fields_of, known_points
+from vqvae_core.config import Experiment
+from vqvae_core.data import KNOWN
+from vqvae_core.data.prepare import find_source, folder_of
+from vqvae_core.overrides import flatten, with_overrides
+from vqvae_core.presets import preset_for
+
+REDUCTION = 3  # of ASHA: one trial in three goes on from a rung to the next
+RUNGS = 2  # at a ninth and a third of the budget
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep needs to know, fixed before it starts."""
+
+    sweep: Sweep
+    name: str
+    base: Experiment
+    trials: int
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    concurrent: int
+    seeds: int
+    confirm: int
+    scheduler: str
+    folder: Path
+    tracking_uri: str
+    storage: str
+    cluster: Cluster
+    restarts: int = 2  # of a trial whose process died
+    dataset_folder: Path = Path()  # known once the images are there
+    data_fingerprint: str = ""
+    data_tags: Point = field(default_factory=dict)
+
+    @property
+    def experiment_name(self) -> str:
+        """The tracker's experiment: ``<dataset>/<study>``."""
+        return f"{self.base.data.name}/{self.sweep.name}"
+
+    @property
+    def rungs(self) -> list[int]:
+        """Images seen at which ASHA compares trials."""
+        return [self.base.train.images // REDUCTION**k for k in range(RUNGS, 0, -1)]
+
+    def experiment(self, point: Point, seed: int | None = None) -> Experiment:
+        """The experiment at a point; ``ValueError`` when it cannot be."""
+        changed = with_overrides(self.base, fields_of(self.sweep, point))
+        return changed if seed is None else replace(changed, seed=seed)
+
+    def identity(self) -> dict[str, Any]:
+        """What may not change when a sweep of this name is continued."""
+        same_elsewhere = ("data.root", "data.source", "train.device", "train.eval_batch")
+        fields = {k: v for k, v in flatten(self.base).items() if k not in same_elsewhere}
+        space = {f"space {name}": describe(dimension) for name, dimension in self.sweep.space.items()}
+        return {"sweep": self.sweep.name, **fields, **space, "data": self.data_fingerprint}
+
+
+def make_plan(sweep: Sweep, settings: Settings) -> Plan:
+    """Resolve and check; raises ``ValueError`` that names what cannot be. Writes and starts nothing."""
+    base = base_experiment(sweep, settings)
+    check_dataset(base)
+    plan = Plan(
+        sweep=sweep,
+        name=settings.name or f"{sweep.name}-{base.data.name}",
+        base=base,
+        trials=settings.trials,
+        workers=settings.workers,
+        cpus_per_worker=1,
+        gpus_per_worker=0,
+        concurrent=1,
+        seeds=settings.seeds,
+        confirm=settings.confirm,
+        scheduler=settings.scheduler,
+        folder=Path(),
+        tracking_uri=absolute_sqlite(settings.tracking_uri),
+        storage=absolute_sqlite(settings.storage),
+        cluster=find(),
+    )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
+        raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")
+    plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
+    for point in known_points(sweep).values() or [{}]:
+        check_batch(plan, plan.experiment(point))
+    return plan
+
+
+def check_batch(plan: Plan, experiment: Experiment) -> None:
+    """``ValueError`` when a batch cannot be cut into equal parts for the workers."""
+    batch, parts = experiment.train.batch_size, experiment.train.accumulate
+    if batch % (plan.workers * parts):
+        raise ValueError(
+            f"train.batch_size is {batch}; allowed is a multiple of {plan.workers * parts} "
+            f"(--workers {plan.workers} x train.accumulate {parts})"
+        )
+
+
+def base_experiment(sweep: Sweep, settings: Settings) -> Experiment:
+    """The preset of the data set with the sweep's, the flags' and the user's changes, in that order."""
+    name = settings.dataset
+    experiment = preset_of(name, sweep.model)
+    changes: dict[str, Any] = {"data.name": name, **sweep.base}
+    if settings.data_source is not None:
+        changes["data.source"] = settings.data_source
+    if "VQSWEEP_DATA" in os.environ:
+        changes["data.root"] = os.environ["VQSWEEP_DATA"]
+    if settings.images:
+        changes["train.images"] = settings.images
+    swept = set(sweep.space) & set(settings.overrides)
+    if swept:
+        name = swept.pop()
+        raise ValueError(
+            f"{name} is {settings.overrides[name]!r}, but the sweep varies it: {describe(sweep.space[name])}"
+        )
+    experiment = with_overrides(experiment, {**changes, **settings.overrides})
+    if not experiment.train.eval_every:
+        # A report at every rung of ASHA, and evenly between them.
+        interval = -(-experiment.train.images // REDUCTION**RUNGS)
+        experiment = with_overrides(experiment, {"train.eval_every": interval})
+    root = Path(experiment.data.root).absolute()
+    return with_overrides(experiment, {"data.root": str(root)})
+
+
+def preset_of(name: str, model: str) -> Experiment:
+    """The preset of a data set; any Atari game takes Boxing's."""
+    return preset_for("boxing" if game_of(name) else name, model)
+
+
+def check_dataset(base: Experiment) -> None:
+    """``ValueError`` when the images can be had from nowhere; reads no more than a list of files."""
+    data = base.data
+    if (folder_of(data) / "dataset.json").exists():
+        return
+    if data.source is None and (data.name in KNOWN or game_of(data.name)):
+        return  # to be downloaded, or to be collected
+    find_source(data)
+
+
+def share_out(plan: Plan, settings: Settings) -> Plan:
+    """Trials at once and what each worker gets; ``ValueError`` when one trial is more than the whole cluster."""
+    cpus, gpus, workers = plan.cluster.cpus, plan.cluster.gpus, plan.workers
+    wanted = settings.gpus_per_trial
+    per_worker = (min(1.0, gpus) if wanted is None else wanted / workers) if gpus or wanted else 0.0
+    if per_worker * workers > gpus:
+        raise ValueError(
+            f"--gpus-per-trial is {per_worker * workers:g}; allowed is up to {gpus}, the GPUs of {plan.cluster}"
+            if wanted is not None
+            else f"--workers is {workers}; allowed is up to {gpus}, the GPUs of {plan.cluster}"
+        )
+    if workers > cpus:
+        raise ValueError(f"--workers is {workers}; allowed is up to {cpus}, the CPUs of {plan.cluster}")
+    most = int(cpus // workers)
+    if per_worker:
+        most = min(most, int(gpus / (per_worker * workers) + 1e-9))
+    concurrent = settings.concurrent or min(most, settings.trials)
+    if concurrent > most:
+        raise ValueError(f"--concurrent is {concurrent}; allowed is up to {most} on {plan.cluster}")
+    return replace(
+        plan,
+        concurrent=concurrent,
+        gpus_per_worker=per_worker,
+        cpus_per_worker=max(1, cpus // (concurrent * workers)),
+    )
+
+
+def absolute_sqlite(url: str) -> str:
+    """``sqlite:///file.db`` with the file's absolute path: Ray's processes have folders of their own."""
+    kind, separator, path = url.partition(":///")
+    if kind == "sqlite" and separator and path and not path.startswith("/"):
+        return f"sqlite:///{Path(path).absolute()}"
+    return url
+
+
+def describe_plan(plan: Plan) -> str:
+    """The plan as a user reads it."""
+    preset = preset_of(plan.base.data.name, plan.sweep.model)
+    before = flatten(preset)
+    changed = [
+        f"{name} = {value}"
+        for name, value in flatten(plan.base).items()
+        if before.get(name) != value and not name.startswith("data.")
+    ]
+    known = known_points(plan.sweep)
+    points = [f"{origin}: {point_text(point)}" for origin, point in list(known.items())[: plan.trials]]
+    if plan.trials > len(known):
+        points.append(f"{plan.trials - len(known)} sampled by TPE")
+    worker = f"{plan.cpus_per_worker:g} CPU" + (f" and {plan.gpus_per_worker:g} GPU" if plan.gpus_per_worker else "")
+    rungs = " and ".join(f"{rung:,}" for rung in plan.rungs)
+    entries = {
+        "sweep": [plan.name, plan.sweep.question],
+        "data": [data_line(plan)],
+        "model": [f"preset {preset.data.name}_{plan.base.model.type}", *changed],
+        "space": [f"{name} in {describe(dimension)}" for name, dimension in plan.sweep.space.items()],
+        "points": points,
+        "budget": [
+            f"{plan.trials} trials x {plan.base.train.images:,} images at most",
+            f"ASHA lets the best third go on at {rungs} images"
+            if plan.scheduler == "asha"
+            else "none is stopped early",
+        ],
+        "seeds": [seeds_line(plan)],
+        "objective": ["least valid/bits_per_dim: distortion plus rate under the unigram prior"],
+        "resources": [
+            f"{plan.concurrent} at once, each {plan.workers} x {worker}, on {plan.cluster}",
+        ],
+        "results": [str(plan.folder)],
+        "tracker": [f"{plan.tracking_uri}, experiment {plan.experiment_name}"],
+        "study": [f"{plan.storage}, {plan.name}"],
+    }
+    return "\n".join(
+        f"{title if not i else '':10}{line}" for title, lines in entries.items() for i, line in enumerate(lines)
+    )
+
+
+def data_line(plan: Plan) -> str:
+    data = plan.base.data
+    folder = folder_of(data)
+    if (folder / "dataset.json").exists():
+        return f"{data.name}, prepared in {folder}"
+    if data.source:
+        return f"{data.name}, to be read from {data.source}"
+    game = game_of(data.name)
+    return f"{data.name}, " + (f"{data.frames:,} frames of {game} to be collected" if game else "to be downloaded")
+
+
+def seeds_line(plan: Plan) -> str:
+    first = plan.base.seed
+    if plan.seeds == 1:
+        return f"{first}, one for every trial"
+    last = first + plan.seeds - 1
+    return (
+        f"{first} for the search; then the best {plan.confirm} with {first} to {last}, at most {extra_runs(plan)} runs"
+    )
+
+
+def extra_runs(plan: Plan) -> int:
+    """Runs that confirming adds."""
+    return min(plan.confirm, plan.trials) * (plan.seeds - 1)
+
+
+def point_text(point: Point) -> str:
+    """``beta 0.25, lr 0.0002``."""
+    return ", ".join(f"{name.rpartition('.')[2]} {short(value)}" for name, value in point.items())
+
+
+def short(value: Any) -> str:
+    """A value with three digits where it has more."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

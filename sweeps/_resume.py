@@ -1,0 +1,78 @@
+"""Where the last driver got to, from the study and the checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps._board import Board, Row
+from sweeps._journal import Journal
+from sweeps._plan import Plan
+from sweeps._search import TrialSpec
+from vqvae_core.checkpoint import Keeper
+
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def restore(plan: Plan, study: optuna.Study, board: Board, journal: Journal) -> None:
+    """Put the trials that are over on the board; an end that the journal missed is noted there."""
+    for trial in study.get_trials(deepcopy=False, states=tuple(STATES)):
+        row = row_of(trial, plan)
+        board.rows[row.run] = row
+        if row.run not in journal.ended and row.run in journal.started:
+            journal.add("end", row.run, state=row.state, tags={"status.reason": row.reason, "trial.state": row.state})
+
+
+def row_of(trial: FrozenTrial, plan: Plan) -> Row:
+    """A finished trial of the study as a row of the board."""
+    record: dict[str, Any] = json.loads(trial.user_attrs.get("record", "{}"))
+    return Row(
+        run=f"{trial.number:03d}",
+        origin=trial.user_attrs.get("origin", "TPE"),
+        point=dict(trial.params),
+        seed=plan.base.seed,
+        parent="sweep",
+        budget=plan.base.train.images,
+        state=STATES[trial.state],
+        reason=record.get("reason", ""),
+        images_seen=record.get("images_seen", 0),
+        value=record.get("objective", math.inf),
+        metrics=record.get("metrics", {}),
+        seconds=record.get("seconds", 0.0),
+    )
+
+
+def replicates(plan: Plan, study: optuna.Study) -> list[TrialSpec]:
+    """The best trials once more with each further seed, as children of their trial."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))[: plan.confirm]
+    return [
+        TrialSpec(
+            number=trial.number,
+            run=f"{trial.number:03d}-seed-{seed}",
+            point=dict(trial.params),
+            origin=f"trial {trial.number:03d}",
+            experiment=plan.experiment(dict(trial.params), seed),
+            folder=plan.folder / "trials" / f"{trial.number:03d}-seed-{seed}",
+            parent=f"{trial.number:03d}",
+        )
+        for trial in best
+        for seed in range(plan.base.seed + 1, plan.base.seed + plan.seeds)
+    ]
+
+
+def restore_replicates(specs: list[TrialSpec], board: Board, journal: Journal) -> None:
+    """Put those replicates on the board that an earlier driver brought to an end."""
+    for spec in specs:
+        last = Keeper(spec.folder / "checkpoints").last() if spec.run in journal.ended else None
+        if last:
+            budget = spec.experiment.train.images
+            state = "complete" if last.images_seen >= budget else "failed"
+            row = Row(spec.run, spec.origin, spec.point, spec.experiment.seed, spec.parent, budget, state)
+            row.images_seen, row.metrics = last.images_seen, last.metrics
+            row.value = last.metrics["valid/bits_per_dim"]
+            board.rows[spec.run] = row

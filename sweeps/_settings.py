@@ -1,0 +1,116 @@
+"""The command line of every sweep file: flags for the sweep, dotted names for everything else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps._space import Sweep, describe
+from vqvae_core.overrides import OneLineParser, describe_fields, split_overrides
+from vqvae_core.presets import preset_for
+
+DEFAULT_TRACKER = "sqlite:///mlflow.db"
+DEFAULT_STORAGE = "sqlite:///optuna.db"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asked of a sweep, as typed."""
+
+    dataset: str
+    data_source: str | None
+    trials: int
+    images: int | None
+    workers: int
+    gpus_per_trial: float | None
+    concurrent: int | None
+    seeds: int
+    confirm: int
+    scheduler: str
+    name: str | None
+    fresh: bool
+    dry_run: bool
+    out: Path
+    tracking_uri: str
+    storage: str
+    overrides: dict[str, str]
+
+
+def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """An argparse type: a number that is not below ``least``."""
+    noun = "an integer" if kind is int else "a number"
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text.replace("_", ""))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}")
+        return value
+
+    return parse
+
+
+def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
+    """The settings of a command line; leaves with status 2 and one line when they cannot be meant."""
+    parser = OneLineParser(
+        program,
+        description=sweep.question,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog=_fields_help(sweep),
+    )
+    add = parser.add_argument
+    add("--dataset", default="boxing", metavar="NAME", help="data set: a known one, an Atari game, your own (boxing)")
+    add("--data-source", metavar="DIR", help="folder of parquet files in the hub's layout, instead of a download")
+    add("--trials", type=at_least(1), default=20, metavar="N", help="trials in all (20)")
+    add("--images", type=at_least(1), metavar="N", help="images that a full trial is trained on (the preset's)")
+    add("--workers", type=at_least(1), default=1, metavar="N", help="data-parallel workers of one trial (1)")
+    add("--gpus-per-trial", type=at_least(0, float), metavar="X", help="GPUs of one trial, fractions too (1 a worker)")
+    add("--concurrent", type=at_least(1), metavar="N", help="trials at once (as many as fit)")
+    add("--seeds", type=at_least(1), default=1, metavar="N", help="seeds that the best trials are confirmed with (1)")
+    add("--confirm", type=at_least(1), default=3, metavar="M", help="how many of the best are confirmed (3)")
+    add("--scheduler", choices=("asha", "none"), default="asha", help="none: every trial is trained to its end (asha)")
+    add("--name", metavar="TEXT", help="name of the sweep; the same name continues it (the file's and the data set's)")
+    add("--fresh", action="store_true", help="start over, under a new name")
+    add("--dry-run", action="store_true", help="print the resolved plan and run nothing")
+    add("--out", type=Path, metavar="DIR", help="where checkpoints go ($VQSWEEP_RUNS or runs)")
+    add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
+    add("--storage", metavar="URL", help=f"Optuna's ($VQSWEEP_STORAGE or {DEFAULT_STORAGE})")
+    chosen, rest = parser.parse_known_args(arguments)
+    try:
+        overrides = split_overrides(rest)
+    except ValueError as error:
+        parser.error(str(error))
+    for name in overrides:
+        if "." not in name and name != "seed":
+            parser.error(f"--{name} is not an option; see --help")
+    return Settings(
+        dataset=chosen.dataset,
+        data_source=chosen.data_source,
+        trials=chosen.trials,
+        images=chosen.images,
+        workers=chosen.workers,
+        gpus_per_trial=chosen.gpus_per_trial,
+        concurrent=chosen.concurrent,
+        seeds=chosen.seeds,
+        confirm=chosen.confirm,
+        scheduler=chosen.scheduler,
+        name=chosen.name,
+        fresh=chosen.fresh,
+        dry_run=chosen.dry_run,
+        out=chosen.out or Path(os.environ.get("VQSWEEP_RUNS") or "runs"),
+        tracking_uri=chosen.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER,
+        storage=chosen.storage or os.environ.get("VQSWEEP_STORAGE") or DEFAULT_STORAGE,
+        overrides=overrides,
+    )
+
+
+def _fields_help(sweep: Sweep) -> str:
+    space = "\n".join(f"  {name}  {describe(dimension)}" for name, dimension in sweep.space.items())
+    fields = describe_fields(preset_for("boxing", sweep.model)).replace("%", "%%")
+    return f"swept:\n{space}\n\nfields of a trial, as preset for boxing; each can be given:\n{fields}"

@@ -1,0 +1,213 @@
+"""The writing side of MLflow: one thread of the driver, which training never waits for.
+
+Experiment ``<dataset>/<study>``, a parent run for the sweep, a child for each trial, a grandchild for each replicate.
+The thread reads the journal; a tracker that is away, slow or locked is tried again until it is back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps._journal import Event, Journal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# One short attempt: the journal is our patience; mlflow's own (four minutes a call) would only hide the outage.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+SWEEP = "sweep"  # the journal's name for the parent run
+STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "stopped": "KILLED"}
+
+
+def check(uri: str) -> None:
+    """``ValueError`` when nothing answers at a tracking URI, in seconds; writes nothing."""
+    if uri.startswith(("http://", "https://")):
+        try:
+            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
+        except urllib.error.HTTPError:
+            return  # someone answers; whether it is MLflow, and lets us in, shows when we write
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise ValueError(
+                f"the tracking URI {uri} does not answer ({reason}); is `mlflow server` running?"
+            ) from None
+    elif uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"the tracking URI {uri} is no place to write: {folder} is not a writable folder")
+    elif "://" in uri and not uri.startswith("file:"):
+        try:
+            _client(uri).search_experiments(max_results=1)
+        except Exception as error:
+            raise ValueError(f"the tracking URI {uri} does not answer ({_first_line(error)})") from None
+    else:
+        raise ValueError(f"the tracking URI is {uri!r}; allowed are sqlite:///file.db, postgresql://... and http://...")
+
+
+class Tracker:
+    """Tells the journal's events to MLflow, in order, until it is closed."""
+
+    def __init__(self, uri: str, experiment: str, sweep_id: str, journal: Journal) -> None:
+        self.uri, self.experiment, self.sweep_id, self.journal = uri, experiment, sweep_id, journal
+        self.trouble: str | None = None  # why the tracker cannot be reached at present
+        self.refused: list[str] = []  # events that it will never take
+        self._runs: dict[str, str] = {}  # journal's name -> MLflow run id
+        self._experiment_id = ""
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
+
+    def start(self) -> None:
+        """Create database and experiment, before any worker can race for them, and begin to tell."""
+        self._client = _client(self.uri)
+        self._experiment_id = self._find_experiment()
+        self._find_runs()
+        self._thread.start()
+
+    def close(self, patience: float = 60.0) -> int:
+        """Tell the rest, for at most ``patience`` seconds; gives the number of events that stay in the journal."""
+        self._closing.set()
+        self.journal.grown.set()
+        self._thread.join(patience)
+        return sum(1 for _ in self.journal.untold())
+
+    def run_id(self, run: str) -> str | None:
+        """MLflow's id of a run, once it is there."""
+        return self._runs.get(run)
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found:
+            return str(found.experiment_id)
+        location = None
+        if self.uri.startswith("sqlite:///"):  # MLflow would take ./mlruns of whoever asks first
+            location = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts" / self.experiment).as_uri()
+        return str(self._client.create_experiment(self.experiment, artifact_location=location))
+
+    def _find_runs(self) -> None:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id], f"tags.`sweep.id` = '{self.sweep_id}'", max_results=1000, page_token=token
+            )
+            self._runs |= {run.data.tags["sweep.run"]: run.info.run_id for run in page if "sweep.run" in run.data.tags}
+            token = page.token
+            if not token:
+                return
+
+    def _work(self) -> None:
+        pause = 0.2
+        while True:
+            self.journal.grown.clear()
+            closing = self._closing.is_set()
+            try:
+                if self.trouble:  # a run may have been created although the answer was lost
+                    self._find_runs()
+                self._tell_all()
+                self.trouble, pause = None, 0.2
+                if closing:
+                    return
+                self.journal.grown.wait(1.0)
+            except Exception as error:  # whatever a driver, a proxy or a full disk can think of: it may pass
+                self.trouble = _first_line(error)
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)
+
+    def _tell_all(self) -> None:
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+        for position, event in _batched(list(self.journal.untold())):
+            try:
+                if event["kind"] != "start" and event["run"] not in self._runs:
+                    raise MlflowException("its run was refused", RESOURCE_DOES_NOT_EXIST)
+                self._tell(event)
+            except MlflowException as error:
+                if not _is_final(error):
+                    raise
+                self.refused.append(f"{event['kind']} of {event['run']}: {_first_line(error)}")
+            self.journal.told(position)
+
+    def _tell(self, event: Event) -> None:
+        run = event["run"]
+        match event["kind"]:
+            case "start":
+                self._start_run(event)
+            case "report":
+                self._client.log_batch(self._runs[run], metrics=_metrics(event["points"]))
+            case "tags":
+                for name, value in event["tags"].items():
+                    self._client.set_tag(self._runs[run], name, value)
+            case "artifact":
+                if Path(event["path"]).exists():
+                    self._client.log_artifact(self._runs[run], event["path"], event.get("to"))
+            case "end":
+                for name, value in event["tags"].items():
+                    self._client.set_tag(self._runs[run], name, value)
+                self._client.set_terminated(self._runs[run], STATUS[event["state"]], event["time"])
+
+    def _start_run(self, event: Event) -> None:
+        from mlflow.entities import Param
+
+        run, parent = event["run"], event.get("parent")
+        tags = {"sweep.id": self.sweep_id, "sweep.run": run, **event["tags"]}
+        if parent:
+            tags["mlflow.parentRunId"] = self._runs[parent]
+        if run in self._runs:  # a continued sweep, or a start that was told just before a crash
+            self._client.update_run(self._runs[run], "RUNNING")
+        else:
+            created = self._client.create_run(self._experiment_id, event["time"], tags, event["name"])
+            self._runs[run] = created.info.run_id
+        if "config" in event:
+            self._client.log_dict(self._runs[run], event["config"], "experiment.json")
+        params = [Param(name, str(value)) for name, value in event["params"].items()]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(self._runs[run], params=params[start : start + 100])
+
+
+def _batched(events: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
+    """Reports of one run that follow each other become one event, and one transaction."""
+    merged: list[tuple[int, Event]] = []
+    for position, event in events:
+        if event["kind"] in ("report", "extra"):
+            points = [(name, value, event["time"], event["step"]) for name, value in event["metrics"].items()]
+            before = merged[-1][1] if merged else None
+            if before and before["kind"] == "report" and before["run"] == event["run"] and len(before["points"]) < 800:
+                merged[-1] = (position, {**before, "points": before["points"] + points})
+                continue
+            event = {"kind": "report", "run": event["run"], "points": points}
+        merged.append((position, event))
+    return merged
+
+
+def _metrics(points: list[tuple[str, float, int, int]]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, moment, step) for name, value, moment, step in points]
+
+
+def _client(uri: str) -> MlflowClient:
+    import logging
+
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(uri)
+
+
+def _is_final(error: Any) -> bool:
+    """Whether the tracker understood and refused, so that asking again is of no use."""
+    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,173 @@
+"""What a command line means, and what it may not mean: one line, status 2, nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps._cluster import Cluster
+from sweeps._launch import launch
+from sweeps._plan import Plan, describe_plan
+from sweeps._space import Sweep
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+
+def test_flags_and_overrides_reach_the_experiment(make: Callable[..., Plan]) -> None:
+    plan = make(
+        "--trials", "7", "--images", "900", "--train.lr_unused_here".replace("lr_unused_here", "batch_size"), "48"
+    )
+    assert (plan.trials, plan.base.train.images, plan.base.train.batch_size) == (7, 900, 48)
+    assert plan.base.train.eval_every == 100  # a ninth of the budget: a report at every rung
+    assert plan.rungs == [100, 300]
+    assert plan.name == "question-digits"
+    assert plan.experiment_name == "digits/question"
+
+
+def test_paths_do_not_depend_on_the_folder_of_a_ray_process(make: Callable[..., Plan], workplace: Path) -> None:
+    plan = make()
+    assert plan.folder == workplace / "runs" / "question-digits"
+    assert plan.tracking_uri == f"sqlite:///{workplace}/mlflow.db"
+    assert plan.storage == f"sqlite:///{workplace}/optuna.db"
+    assert Path(plan.base.data.root).is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "arguments", "expected"),
+    [
+        (Cluster(2, 0, "local"), [], (2, 1, 0)),
+        (Cluster(16, 0, "local"), ["--concurrent", "4"], (4, 4, 0)),
+        (Cluster(16, 0, "local"), ["--workers", "4"], (4, 1, 0)),
+        (Cluster(16, 2, "local"), [], (2, 8, 1)),
+        (Cluster(16, 2, "local"), ["--gpus-per-trial", "0.25"], (8, 2, 0.25)),
+        (Cluster(16, 8, "local"), ["--workers", "4"], (2, 2, 1)),
+        (Cluster(64, 1, "local"), ["--trials", "1"], (1, 64, 1)),
+    ],
+)
+def test_resources_are_shared_out(
+    make: Callable[..., Plan],
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: Cluster,
+    arguments: list[str],
+    expected: tuple[float, float, float],
+) -> None:
+    monkeypatch.setattr("sweeps._plan.find", lambda: cluster)
+    plan = make("--train.batch_size", "64", *arguments)
+    assert (plan.concurrent, plan.cpus_per_worker, plan.gpus_per_worker) == expected
+
+
+MISTAKES = {
+    "unknown data set": (["--dataset", "nonesuch"], "nonesuch"),
+    "K = 0": (["--model.num_codes", "0"], "model.num_codes is 0; allowed is an integer >= 2"),
+    "negative lr": (["--train.lr", "-1"], "train.lr"),
+    "beta no number": (["--model.beta", "x"], "model.beta"),
+    "no trials": (["--trials", "0"], "--trials: '0'; allowed is an integer >= 1"),
+    "too many workers": (["--workers", "99"], "--workers is 99; allowed is up to"),
+    "too many at once": (["--concurrent", "99"], "--concurrent is 99; allowed is up to"),
+    "more GPUs than there are": (["--gpus-per-trial", "64"], "--gpus-per-trial is 64; allowed is up to"),
+    "unknown field": (["--model.num_cods", "8"], "did you mean model.num_codes?"),
+    "unknown flag": (["--trails", "8"], "--trails is not an option"),
+    "a field without value": (["--model.num_codes"], "--model.num_codes needs a value"),
+    "no tracker there": (["--tracking-uri", "http://127.0.0.1:9"], "http://127.0.0.1:9 does not answer"),
+    "a tracker of an unknown kind": (["--tracking-uri", "somewhere"], "allowed are sqlite:///file.db"),
+    "a study in no folder": (["--storage", "sqlite:///no/such/folder/optuna.db"], "which cannot be opened"),
+    "a source that is no folder": (["--dataset", "mnist", "--data-source", "nowhere"], "nowhere"),
+    "a name that is a path": (["--name", "../up"], "--name is '../up'"),
+    "a batch that cannot be shared": (["--train.batch_size", "33", "--workers", "2"], "train.batch_size is 33"),
+    "a point outside the space": (["--train.accumulate", "5"], "train.accumulate is 5"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda name: name.replace(" ", "-"))
+def test_a_mistake_is_one_line_and_writes_nothing(
+    workplace: Path, question: Sweep, capsys: pytest.CaptureFixture[str], mistake: str
+) -> None:
+    arguments, expected = MISTAKES[mistake]
+    if mistake in ("K = 0", "unknown field", "a field without value", "negative lr", "beta no number"):
+        question = Sweep("question", "?", {"train.grad_clip": question.space["model.beta"]})
+    before = sorted(workplace.rglob("*"))
+    with pytest.raises(SystemExit) as caught:
+        launch(question, ["--dataset", "digits", *arguments])
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert expected in printed.err
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_swept_field_cannot_be_fixed_too(
+    workplace: Path, question: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        launch(question, ["--dataset", "digits", "--model.beta", "1"])
+    assert "model.beta is '1', but the sweep varies it: 0.05 .. 5 (log)" in capsys.readouterr().err
+
+
+def test_a_truncated_parquet_is_named_and_nothing_is_left(
+    workplace: Path, question: Sweep, parquet_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = sorted(parquet_root.rglob("train-*.parquet"))[1]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    (workplace / "own").mkdir()
+    before = sorted(workplace.rglob("*"))
+    with pytest.raises(SystemExit, match="2"):
+        launch(question, ["--dataset", "mnist", "--data-source", str(parquet_root), "--data.root", "own"])
+    error = capsys.readouterr().err
+    assert broken.name in error
+    assert error.count("\n") == 1
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_dry_run_says_everything_and_does_nothing(
+    workplace: Path, question: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(workplace.rglob("*"))
+    launch(question, ["--dataset", "digits", "--trials", "5", "--images", "900", "--seeds", "3", "--dry-run"])
+    printed = capsys.readouterr().out
+    for expected in (
+        "question-digits",
+        "the report: beta 1, lr 0.0003",
+        "3 sampled by TPE",
+        "5 trials x 900 images at most",
+        "100 and 300 images",
+        "at most 6 runs",
+        "CPU",
+        f"{workplace}/runs/question-digits",
+        f"sqlite:///{workplace}/mlflow.db, experiment digits/question",
+    ):
+        assert expected in printed
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_what_may_not_change_under_a_name(make: Callable[..., Plan]) -> None:
+    first, second = make(), make("--trials", "50", "--train.device", "cpu")
+    assert first.identity() == second.identity()
+    assert first.identity() != make("--images", "77").identity()
+    assert first.identity() != make("--seed", "1").identity()
+
+
+@pytest.mark.parametrize("name", ["beta_lr", "batch_size", "codebook"])
+def test_every_sweep_file_is_short_and_its_known_points_are_possible(name: str, make: Callable[..., Plan]) -> None:
+    import importlib
+
+    module = importlib.import_module(f"sweeps.{name}")
+    assert module.sweep.name == name
+    assert len((SWEEPS / f"{name}.py").read_text().splitlines()) <= 45
+    plan = make(sweep=module.sweep) if name == "beta_lr" else None
+    if plan:
+        assert "space" in describe_plan(plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["beta_lr", "batch_size", "codebook"])
+def test_every_sweep_file_starts_as_a_program(name: str, workplace: Path) -> None:
+    command = [sys.executable, str(SWEEPS / f"{name}.py"), "--dataset", "digits", "--dry-run"]
+    done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"sweep     {name}-digits")
+    assert not (workplace / "mlflow.db").exists()

@@ -1,0 +1,202 @@
+"""Whole sweeps on a small Ray: what ends up in the tracker, in the study and on the screen."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import TrialState
+
+from sweeps._launch import INTERRUPTED, launch
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+SMALL = ["--dataset", "digits", "--train.calibration_images", "64", "--model.hidden", "8"]
+CODES = ["--model.num_codes", "16", "--model.code_dim", "4"]
+
+
+def runs_of(folder: Path, experiment: str) -> dict[str, Run]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return {run.info.run_name: run for run in client.search_runs([found.experiment_id])}
+
+
+def history(folder: Path, run: Run, metric: str = "valid/bits_per_dim") -> list[tuple[int, float]]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric))
+
+
+@pytest.mark.parametrize("name", ["beta_lr", "batch_size", "codebook"])
+def test_every_sweep_file_runs(name: str, tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = importlib.import_module(f"sweeps.{name}").sweep
+    codes = [] if name == "codebook" else CODES
+    launch(sweep, [*SMALL, *codes, "--trials", "4", "--images", "600", "--seeds", "2", "--confirm", "1"])
+    printed = capsys.readouterr().out
+    assert "rank  trial" in printed
+    assert "the report's point" in printed
+    assert f"mlflow ui --backend-store-uri sqlite:///{tracked}/mlflow.db" in printed
+    assert "python analysis/table1.py" in printed
+
+    runs = runs_of(tracked, f"digits/{name}")
+    parent = runs.pop(f"{name}-digits")
+    assert parent.info.status == "FINISHED"
+    best = parent.data.tags["best.trial"]
+    assert f"best: trial {best}" in printed
+    for label, run in runs.items():
+        above = parent if "-seed-" not in label else runs[label[:3]]
+        assert run.data.tags["mlflow.parentRunId"] == above.info.run_id
+        assert {"sweep.id", "trial.key", "seed", "stage", "status.reason", "git.dirty"} <= set(run.data.tags)
+        assert run.data.params["train.images"] == "600"
+        assert run.info.status == {"complete": "FINISHED", "pruned": "KILLED"}[run.data.tags["trial.state"]]
+        # Every step once, and the parts add up to the sum.
+        steps = [step for step, _ in history(tracked, run)]
+        assert steps == sorted(set(steps))
+        metrics = run.data.metrics
+        parts = metrics["valid/distortion"] + metrics["valid/rate_unigram"]
+        assert metrics["valid/bits_per_dim"] == pytest.approx(parts)
+    assert len({run.data.tags["trial.key"] for run in runs.values()}) == len(runs)
+    assert len([label for label in runs if "-seed-" in label]) == 1
+
+    client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
+    artifacts = {a.path for a in client.list_artifacts(runs[best].info.run_id)}
+    assert {"checkpoint", "experiment.json", "reconstructions.png", "test_reconstructions.png"} <= artifacts
+    weights = {a.path for a in client.list_artifacts(runs[best].info.run_id, "checkpoint")}
+    assert {"checkpoint/model.safetensors", "checkpoint/experiment.json"} <= weights
+    assert "test/bits_per_dim" in runs[best].data.metrics
+
+    study = optuna.load_study(study_name=f"{name}-digits", storage=f"sqlite:///{tracked}/optuna.db")
+    states = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED"}
+    for trial in study.get_trials():
+        run = runs[f"{trial.number:03d}"]
+        assert states[trial.state] == run.info.status
+        if trial.value is not None:
+            assert trial.value == pytest.approx(run.data.metrics["valid/bits_per_dim"])
+
+
+def test_the_same_command_again_repeats_nothing_and_more_trials_extend_it(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sweeps.beta_lr import sweep
+
+    arguments = [*SMALL, *CODES, "--images", "400", "--trials"]
+    launch(sweep, [*arguments, "3"])
+    first = capsys.readouterr().out
+    before = {label: history(tracked, run) for label, run in runs_of(tracked, "digits/beta_lr").items()}
+    launch(sweep, [*arguments, "3"])
+    again = capsys.readouterr().out
+    assert "starts" not in again
+    assert again[again.index("rank") :] == first[first.index("rank") :]
+    assert {label: history(tracked, run) for label, run in runs_of(tracked, "digits/beta_lr").items()} == before
+    launch(sweep, [*arguments, "5"])
+    after = {label: history(tracked, run) for label, run in runs_of(tracked, "digits/beta_lr").items()}
+    assert set(after) - set(before) == {"003", "004"}
+    assert {label: after[label] for label in before if label != "beta_lr-digits"} == {
+        label: points for label, points in before.items() if label != "beta_lr-digits"
+    }
+
+
+def test_trials_that_break_are_failed_with_their_reason_and_the_rest_go_on(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sweeps._space import Sweep, choice
+
+    sweep = Sweep("broken", "?", {"train.lr": choice(1e-3, 1e30)}, known={"good": {"train.lr": 1e-3}})
+    launch(sweep, [*SMALL, *CODES, "--images", "400", "--trials", "6"])
+    runs = runs_of(tracked, "digits/broken")
+    failed = [run for run in runs.values() if run.info.status == "FAILED"]
+    assert failed
+    assert all(run.data.tags["status.reason"].startswith("Diverged") for run in failed)
+    assert all(run.data.params["train.lr"] == "1e+30" for run in failed)
+    assert runs["000"].info.status == "FINISHED"
+    assert "failed: Diverged" in capsys.readouterr().out
+
+
+# One trial after the other, so that the same history gives the same points and decisions.
+LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "20000"]
+LONG += ["--concurrent", "1"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(migrated: Path, digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which ``LONG`` ran to its end, and what it printed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(migrated, folder / "mlflow.db")
+    (folder / "data").symlink_to(digits_root)
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    done = subprocess.run(LONG, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+def test_a_driver_that_is_stopped_loses_nothing(
+    tracked: Path, undisturbed: tuple[Path, str], how: signal.Signals
+) -> None:
+    """Killed, it leaves its trials at their last reports; asked to stop, it saves them where they are."""
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    journal = tracked / "runs" / "beta_lr-digits" / "journal.jsonl"
+    with (tracked / "log").open("w") as log:
+        driver = subprocess.Popen(LONG, cwd=tracked, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            while driver.poll() is None and (not journal.exists() or journal.read_text().count('"report"') < 3):
+                time.sleep(0.05)
+            assert driver.poll() is None, (tracked / "log").read_text()
+        finally:
+            os.kill(driver.pid, how)
+            driver.wait()
+    if how != signal.SIGKILL:
+        assert driver.returncode == INTERRUPTED
+        assert "The same command continues it." in (tracked / "log").read_text()
+        assert runs_of(tracked, "digits/beta_lr")["000"].data.tags["trial.state"] == "stopped"
+    done = subprocess.run(LONG, cwd=tracked, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continuing: 0 trials are over, 1 were in flight" in done.stdout
+    assert done.stdout[done.stdout.index("rank ") :].split("\n\n")[0] in undisturbed[1]
+    runs, expected = runs_of(tracked, "digits/beta_lr"), runs_of(undisturbed[0], "digits/beta_lr")
+    for label in ("000", "001", "002"):
+        points = history(tracked, runs[label])
+        assert points == history(undisturbed[0], expected[label])
+        assert len(points) == len({step for step, _ in points})
+        assert runs[label].info.status == expected[label].info.status
+
+
+def test_two_workers_train_one_trial_on_a_folder_of_pictures(tracked: Path, png_folder: Path) -> None:
+    import_it = [
+        "-m",
+        "vqvae_core.data",
+        "import",
+        str(png_folder),
+        "--name",
+        "pictures",
+        "--size",
+        "16",
+        "--root",
+        "own",
+    ]
+    subprocess.run([sys.executable, *import_it], cwd=tracked, check=True, capture_output=True)
+    # Trials of several workers want a Ray with a dashboard, so this one is the program's own.
+    arguments = ["--dataset", "pictures", "--data.root", "own", "--workers", "2", "--trials", "2", "--images", "96"]
+    small = ["--model.hidden", "8", *CODES, "--train.batch_size", "8", "--train.eval_every", "48"]
+    done = subprocess.run(
+        [sys.executable, str(SWEEPS / "beta_lr.py"), *arguments, *small],
+        cwd=tracked,
+        env={**os.environ, "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = runs_of(tracked, "pictures/beta_lr")
+    assert [step for step, _ in history(tracked, runs["000"])] == [48, 96]
+    assert runs["000"].info.status == "FINISHED"
