@@ -1,0 +1,42 @@
+"""The commands that make what the tracker lacks, and that make again what it has."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vqvae_core.overrides import flatten
+from vqvae_core.presets import PRESETS
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+
+# Fields that say where and on what a run was made, not what it is.
+PLACES = ("data.root", "data.source", "train.device", "train.eval_batch")
+
+
+def how_to_make(dataset: str, model: str, sweeps: Path = SWEEPS) -> str | None:
+    """The command that trains and tests a row of Table 1; None when no sweep for it exists."""
+    if model == "vqvae" and (sweeps / "beta_lr.py").exists():
+        return f"python sweeps/beta_lr.py --dataset {shlex.quote(dataset)} --seeds 3"
+    if model in ("vae", "vimco") and (sweeps / "table1.py").exists():
+        return f"python sweeps/table1.py --only {model}"
+    return None
+
+
+def how_to_repeat(config: Mapping[str, str], seeds: Sequence[int | None]) -> str | None:
+    """The command that trains a configuration with each of its seeds; None when no preset is near enough."""
+    dataset, model = config.get("data.name", ""), config.get("model.type", "")
+    preset = next((name for name in (f"{dataset}_{model}", f"cifar10_{model}") if name in PRESETS), None)
+    if preset is None or None in seeds:
+        return None
+    base = {name: str(value) for name, value in flatten(PRESETS[preset]()).items()}
+    fields = [name for name in base if name not in ("model.type", "seed", *PLACES)]
+    words = [
+        f"--{name} {shlex.quote(config[name])}" for name in fields if name in config and config[name] != base[name]
+    ]
+    train = " ".join(["python -m vqvae_core", preset, *words])
+    if len(seeds) == 1:
+        return f"{train} --seed {seeds[0]}"
+    numbers = " ".join(map(str, seeds))
+    return f"for seed in {numbers}; do {train} --seed $seed --out runs/{preset}-$seed; done"

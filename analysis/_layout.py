@@ -1,0 +1,241 @@
+"""Table 1 on paper: which columns, which words, in each format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis import _formats
+from analysis._formats import Column
+from analysis._rows import NAMES, Row
+from analysis.published import Result, as_json
+from analysis.runs import is_missing, shown
+
+NO_RUN = "no run yet"
+NO_SWEEP = "no sweep for it exists yet"
+
+EXPLAINED = (
+    "ours: an upper bound on -log2 p(x) per dimension of integer pixels: distortion D plus the rate R of the codes "
+    "under the prior named; the mean over n seeds with its 95 % interval (Student's t), of the configuration with the "
+    "least mean valid/bits_per_dim. One seed has no interval.",
+    "paper: van den Oord, Vinyals, Kavukcuoglu (2017), CIFAR10 only, as reported in the original paper.",
+    "report: Kumar, Deleu, Racah (2018), Table 1, where VIMCO is blank: the report's Equation 7 as printed, divided by "
+    "ln 2. That is no likelihood: a worse reconstruction scores better under it, a grey image better than a trained "
+    "model. Compare it with the column named Equation 7, never with ours.",
+    'remark: among the models of one data set, "not separable from the best" where the interval overlaps the best\'s.',
+    "images seen: in training, by the weights that were measured. A commit with * had changes that are not in it.",
+)
+ON_VALID = (
+    "These figures are on the images that chose the configuration, and so a little too good: quote the test split."
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a format shows a table, a paragraph, a line of a list, and a command."""
+
+    table: Callable[[Sequence[Column]], str]
+    prose: Callable[[str], str]
+    item: Callable[[str], str]
+    code: Callable[[str], str]
+
+
+TEXT = Style(_formats.text, _formats.wrapped, _formats.wrapped, str)
+MARKDOWN = Style(
+    _formats.markdown, _formats.markdown_text, lambda words: f"- {_formats.markdown_text(words)}", "`{}`".format
+)
+# Only the tables are for the paper; everything else is a comment there.
+LATEX = Style(_formats.latex, _formats.latex_comment, _formats.latex_comment, str)
+
+
+def as_csv(rows: Sequence[Row], split: str, tracker: str) -> str:
+    """One line a row, numbers with all their digits, lists with spaces between their parts."""
+    return _formats.comma_separated([_flat(row, split) for row in rows])
+
+
+def as_json_text(rows: Sequence[Row], split: str, tracker: str) -> str:
+    """Every row with ours, an object or null."""
+    content = {"table": "Table 1", "unit": "bits/dim", "split": split, "tracker": shown(tracker)}
+    content_rows = [
+        {
+            "row": _title(row),
+            "dataset": row.dataset,
+            "model": row.model,
+            "theirs": {"original_paper": row.original_paper, "report": row.report},
+            "ours": {**as_json(row.ours), "remark": row.remark} if row.ours else None,
+            "published": [{"file": file, **as_json(result)} for file, result in row.published],
+            "how_to_make": row.how,
+        }
+        for row in rows
+    ]
+    return json.dumps({**content, "rows": content_rows, "notes": _notes(split)}, indent=1, ensure_ascii=False)
+
+
+FORMATS: dict[str, Callable[[Sequence[Row], str, str], str]] = {
+    "text": lambda rows, split, tracker: page(TEXT, rows, split, tracker),
+    "md": lambda rows, split, tracker: page(MARKDOWN, rows, split, tracker),
+    "csv": as_csv,
+    "latex": lambda rows, split, tracker: page(LATEX, rows, split, tracker),
+    "json": as_json_text,
+}
+
+
+def page(style: Style, rows: Sequence[Row], split: str, tracker: str) -> str:
+    """Title, tables, the commands for what is missing, and the notes."""
+    made = [(row, row.ours) for row in rows if row.ours]
+    published = [(row, file, result) for row in rows for file, result in row.published]
+    missing = [row for row in rows if not row.ours]
+    title = f"Table 1: bits/dim on the {split} split, less is better. Tracker: {shown(tracker)}"
+    parts = [style.prose(title), style.table(_main_columns(rows))]
+    if is_missing(tracker):
+        parts += [style.prose("There is no tracker yet: this file does not exist.")]
+    elif not made:
+        parts += [style.prose(f"The tracker holds no complete run with {split} figures.")]
+    if made:
+        parts += [style.prose("What ours are made of:"), style.table(_detail_columns(made))]
+    if published:
+        parts += [style.prose("Published:"), style.table(_published_columns(published))]
+    if missing:
+        how = [f"{style.item(_title(row))}: {style.code(row.how) if row.how else NO_SWEEP}" for row in missing]
+        parts += [style.prose("To make the rows without a run:"), "\n".join(how)]
+    return "\n\n".join([*parts, "\n".join(map(style.item, _notes(split)))])
+
+
+def _notes(split: str) -> list[str]:
+    return [*EXPLAINED, ON_VALID] if split == "valid" else list(EXPLAINED)
+
+
+def _main_columns(rows: Sequence[Row]) -> list[Column]:
+    def ours(show: Callable[[Result], str]) -> list[str]:
+        return [show(row.ours) if row.ours else "-" for row in rows]
+
+    published = [min((result.value for _, result in row.published), default=None) for row in rows]
+    return [
+        Column("data set", [_name(row.dataset) for row in rows], left=True, most=14),
+        Column("model", [_name(row.model) for row in rows], left=True, most=8),
+        Column("paper", [_figure(row.original_paper) for row in rows]),
+        Column("report", [_figure(row.report) for row in rows]),
+        Column("ours", ours(lambda result: _figure(result.value))),
+        Column("95 %", ours(_plus_minus)),
+        Column("n", ours(lambda result: str(result.n))),
+        Column("D", ours(lambda result: _figure(result.D))),
+        Column("R", ours(lambda result: _figure(result.R))),
+        Column("prior", ours(lambda result: result.prior or "-"), left=True, most=8),
+        *([Column("pub-\nlished", [_figure(value) for value in published])] if set(published) - {None} else []),
+        Column("remark", [row.remark if row.ours else NO_RUN for row in rows], left=True),
+    ]
+
+
+def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
+    results = [result for _, result in made]
+    return [
+        Column("data set", [_name(row.dataset) for row, _ in made], left=True, most=14),
+        Column("model", [_name(row.model) for row, _ in made], left=True, most=8),
+        Column("R\nuniform", [_figure(result.rates.get("uniform")) for result in results]),
+        Column("Equation 7,\nnot a likelihood", [_figure(result.eq7) for result in results]),
+        Column("images\nseen", [_images_seen(result) for result in results]),
+        Column("train\nimages", [_count(result.data.get("train")) for result in results]),
+        Column("valid\nimages", [_count(result.data.get("valid")) for result in results]),
+        Column("test\nimages", [_count(result.data.get("test")) for result in results]),
+        Column("commit", [_commit(result) for result in results], left=True),
+        Column("sweep", [result.sweep or "-" for result in results], left=True, most=26),
+    ]
+
+
+def _published_columns(published: Sequence[tuple[Row, str, Result]]) -> list[Column]:
+    results = [result for *_, result in published]
+    return [
+        Column("data set", [_name(row.dataset) for row, *_ in published], left=True, most=14),
+        Column("model", [_name(row.model) for row, *_ in published], left=True, most=8),
+        Column("value", [_figure(result.value) for result in results]),
+        Column("95 %", [_plus_minus(result) for result in results]),
+        Column("n", [str(result.n) for result in results]),
+        Column("D", [_figure(result.D) for result in results]),
+        Column("R", [_figure(result.R) for result in results]),
+        Column("prior", [result.prior or "-" for result in results], left=True, most=8),
+        Column("train\nimages", [_count(result.data.get("train")) for result in results]),
+        Column("test\nimages", [_count(result.data.get("test")) for result in results]),
+        Column("commit", [_commit(result) for result in results], left=True),
+        Column("hardware", [result.hardware or "-" for result in results], left=True, most=12),
+        Column("file", [file for _, file, _ in published], left=True, most=12),
+    ]
+
+
+def _flat(row: Row, split: str) -> dict[str, object]:
+    """A row of CSV."""
+    own = as_json(row.ours) if row.ours else {}
+    data, rates = own.get("data", {}), own.get("rates", {})
+    published = min((result.value for _, result in row.published), default=None)
+
+    def words(parts: Sequence[Any] | None) -> str | None:
+        return None if parts is None else " ".join(map(str, parts))
+
+    return {
+        "dataset": row.dataset,
+        "model": row.model,
+        "split": split,
+        "original_paper": row.original_paper,
+        "report": row.report,
+        "ours": own.get("value"),
+        "interval": own.get("interval"),
+        "n": own.get("n"),
+        "seeds": words(own.get("seeds")),
+        "D": own.get("D"),
+        "R": own.get("R"),
+        "prior": own.get("prior"),
+        "R_uniform": rates.get("uniform"),
+        "equation_7_not_a_likelihood": own.get("eq7"),
+        "images_seen": words(own.get("images_seen")),
+        "train_images": data.get("train"),
+        "valid_images": data.get("valid"),
+        "test_images": data.get("test"),
+        "commit": words(own.get("commit")),
+        "dirty": own.get("dirty"),
+        "sweep": own.get("sweep"),
+        "remark": row.remark if row.ours else NO_RUN,
+        "published": published,
+        "how_to_make": row.how or NO_SWEEP,
+    }
+
+
+def _title(row: Row) -> str:
+    return f"{_name(row.dataset)} {_name(row.model)}"
+
+
+def _name(key: str) -> str:
+    return NAMES.get(key, key)
+
+
+def _figure(value: float | None) -> str:
+    """Three decimals, as in the report."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _plus_minus(result: Result) -> str:
+    return "-" if result.interval is None else f"±{result.interval:.3f}"
+
+
+def _count(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else "-"
+
+
+def _images_seen(result: Result) -> str:
+    """``1M``, or the least and the most of the seeds."""
+    ends = sorted({min(result.images_seen), max(result.images_seen)}) if result.images_seen else []
+    return "-".join(dict.fromkeys(map(_compact, ends)))
+
+
+def _compact(number: int) -> str:
+    """2016 -> ``2.02k``, 1000000 -> ``1M``."""
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * limit:
+            return f"{number / limit:.3g}{unit}"
+    return str(number)
+
+
+def _commit(result: Result) -> str:
+    """``1234567``, with a star when the code had been changed since."""
+    short = result.commit[0][:7] if len(result.commit) == 1 else f"{len(result.commit)} commits"
+    return short + "*" * result.dirty
