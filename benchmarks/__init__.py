@@ -1,0 +1,1 @@
+"""Each performance claim as a command that measures it against a baseline in the same run."""
