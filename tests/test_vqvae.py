@@ -176,11 +176,11 @@ def test_start_is_done_once_and_only_where_asked_for() -> None:
     generator = torch.Generator().manual_seed(0)
     plain, data = model(), model(codebook_init="data")
     before = [net.quantizer.codebook.detach().clone() for net in (plain, data)]
-    plain.start(images(), generator)
-    data.start(images(), generator)
+    plain.start((images(),), generator)
+    data.start((images(),), generator)
     assert plain.quantizer.codebook.equal(before[0]) and not data.quantizer.codebook.equal(before[1])
     after = data.quantizer.codebook.detach().clone()
-    data.start(images() / 2, generator)
+    data.start((images() / 2,), generator)
     assert data.quantizer.codebook.equal(after)
 
 

@@ -102,8 +102,8 @@ def share(folder: Path) -> dict[str, Any]:
     dataset = open_dataset(folder / "made_up")
     run = _Run(tiny(), dataset)
     read: list[int] = []
-    levels = run.valid_images.levels
-    run.valid_images.levels = lambda numbers: (read.extend(numbers), levels(numbers))[1]  # type: ignore[method-assign]
+    levels = run.task.valid_images.levels
+    run.task.valid_images.levels = lambda numbers: (read.extend(numbers), levels(numbers))[1]  # type: ignore[method-assign]
     run.evaluate()
     return {"read": [int(number) for number in read]}
 

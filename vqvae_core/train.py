@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from vqvae_core.batches import Images, Order, mix
+from vqvae_core.batches import Order, mix
 from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.distributed import rank, sum_over_workers, world_size
 from vqvae_core.hardware import choose_device, choose_precision, precision_context
-from vqvae_core.metrics import calibrate, evaluate
-from vqvae_core.models import build
 from vqvae_core.overrides import difference, flatten
+from vqvae_core.task import task_for
 
 State = dict[str, Any]
 
@@ -83,7 +82,8 @@ class _Run:
         self.device = choose_device(experiment)
         self.precision = precision_context(self.device, choose_precision(experiment, self.device))
         torch.manual_seed(mix("weights", experiment.seed))
-        self.model = build(experiment.model, dataset.shape).to(self.device)
+        self.task = task_for(experiment, dataset, self.device, self.precision)
+        self.model = self.task.model
         self.wrapped: torch.nn.Module = self.model
         if world_size() > 1:
             # Buffers are equal on all workers by construction; broadcasting rank 0's would hide it when they are not.
@@ -91,9 +91,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=self.config.lr, fused=True if self.device.type == "cuda" else None
         )
-        self.train_images = Images(dataset, "train", self.device)
-        self.valid_images = Images(dataset, "valid", self.device)
-        self.order = Order(len(self.train_images), experiment.seed)
+        self.order = Order(self.task.count, experiment.seed)
         self.images_seen = 0
         self.seconds = 0.0  # spent in training steps, over all continuations
         self.window = _Window()
@@ -102,7 +100,7 @@ class _Run:
         """Everything that ``load`` needs, copied: training on does not change it."""
         return {
             "experiment": flatten(self.experiment),
-            "data": self.dataset.fingerprint,
+            "data": self.task.fingerprint,
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             "window": _copied(dataclasses.asdict(self.window)),
@@ -115,7 +113,7 @@ class _Run:
         theirs = {k: v for k, v in state["experiment"].items() if k not in MAY_CHANGE}
         if changed := difference(theirs, ours):
             raise ValueError(f"the state to continue from is another experiment's: {changed}")
-        if state["data"] != self.dataset.fingerprint:
+        if state["data"] != self.task.fingerprint:
             raise ValueError(
                 f"the state to continue from has seen other images than those now in {self.dataset.folder}"
             )
@@ -156,7 +154,7 @@ class _Run:
         config, seen = self.config, self.images_seen
         numbers = self.order.take(seen, config.batch_size)
         own = len(numbers) // world_size()
-        images = self.train_images.unit(numbers[rank() * own : (rank() + 1) * own])
+        batch = self.task.batch(numbers[rank() * own : (rank() + 1) * own])
         # Randomness is a function of the seed and the images seen, so no generator's state needs saving. Every worker
         # draws its own numbers, but codebooks are changed alike.
         torch.manual_seed(mix("step", self.experiment.seed, seen, rank()))
@@ -164,17 +162,17 @@ class _Run:
         self.wrapped.train()
         if seen == 0:
             with self.precision():
-                self.model.start(images, shared)
+                self.model.start(batch, shared)
         self.optimizer.zero_grad(set_to_none=True)
         means: dict[str, torch.Tensor] = {}
         # Every n-th image: batch normalisation then sees the same images together, however many workers share a part.
-        parts = [images[number :: config.accumulate] for number in range(config.accumulate)]
+        parts = [tuple(t[number :: config.accumulate] for t in batch) for number in range(config.accumulate)]
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             ddp = self.wrapped if isinstance(self.wrapped, DistributedDataParallel) else None
             with nullcontext() if last or ddp is None else ddp.no_sync():
                 with self.precision():
-                    out = self.wrapped(part)
+                    out = self.wrapped(*part)
                 (out.loss.mean() / len(parts)).backward()
             for name, value in {"loss": out.loss, **out.parts}.items():
                 mean = value.detach().mean() / len(parts)
@@ -188,10 +186,7 @@ class _Run:
 
     def evaluate(self) -> dict[str, float]:
         self.model.eval()
-        calibration = calibrate(
-            self.model, self.train_images, self.config.calibration_images, self.config.eval_batch, self.precision
-        )
-        return evaluate(self.model, self.valid_images, calibration, self.config.eval_batch, self.precision)
+        return self.task.evaluate()
 
     def _clock(self, began: float) -> None:
         elapsed = time.perf_counter() - began

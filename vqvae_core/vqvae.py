@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vqvae_core.config import VQVAEConfig
 from vqvae_core.distributed import GlobalBatchNorm2d
 from vqvae_core.quantize import VectorQuantizer
+from vqvae_core.trainable import Batch, Loss, Trainable
 
 SHRINK = 4  # the encoder's two strides of 2
 
@@ -78,18 +79,16 @@ def decoder(config: VQVAEConfig, channels: int, latent_channels: int) -> nn.Sequ
     return nn.Sequential(*layers)
 
 
-@dataclass(frozen=True)
-class Output:
-    """What a model answers for a batch; losses are per image, for the caller to average."""
+@dataclass(frozen=True, kw_only=True)
+class Output(Loss):
+    """What the model answers for a batch of images."""
 
-    loss: Tensor  # (B,): what is minimised
     mean: Tensor  # (B, C, H, W) float32: the reconstruction, in [-1, 1]
     squared_error: Tensor  # (B,): mean squared error per dimension, on images in [-1, 1]
     indices: Tensor  # (B, G, h, w) int64
-    parts: dict[str, Tensor]  # the terms of the loss, each (B,)
 
 
-class VQVAE(nn.Module):
+class VQVAE(Trainable):
     """Encoder, quantiser and decoder for images of a shape (H, W, C); H and W are multiples of 4."""
 
     def __init__(self, config: VQVAEConfig, shape: tuple[int, int, int]) -> None:
@@ -124,7 +123,7 @@ class VQVAE(nn.Module):
         squared_error = (mean - images).pow(2).flatten(1).mean(1)
         loss = squared_error + quantized.codebook_loss + self.config.beta * quantized.commitment_loss
         parts = {"mse": squared_error, "codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
-        return Output(loss, mean, squared_error, quantized.indices, parts)
+        return Output(loss, parts, mean=mean, squared_error=squared_error, indices=quantized.indices)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -138,11 +137,11 @@ class VQVAE(nn.Module):
         mean: Tensor = self.decoder(self.quantizer.decode(indices))
         return mean.float().clamp(-1, 1)
 
-    def start(self, images: Tensor, generator: torch.Generator) -> None:
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Before the first step: a codebook among the first batch's encoder outputs, if the configuration says so."""
         if not bool(self.quantizer.started):
             with torch.no_grad():
-                self.quantizer.start(self.encoder(images), generator)
+                self.quantizer.start(self.encoder(batch[0]), generator)
 
     def after_step(self, generator: torch.Generator) -> None:
         """After each optimiser step: moving averages and dead codes."""

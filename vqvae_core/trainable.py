@@ -1,0 +1,28 @@
+"""What the training loop asks of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, ...]  # what a model's ``forward`` takes, each (B, ...)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a model answers in training; all values are per example, for the caller to average."""
+
+    loss: Tensor  # (B,): what is minimised
+    parts: dict[str, Tensor] = field(default_factory=dict)  # the terms of the loss, each (B,)
+
+
+class Trainable(nn.Module):
+    """A model that ``fit`` can train; in training mode, ``forward(*batch)`` answers a ``Loss`` or more."""
+
+    def start(self, batch: Batch, generator: torch.Generator) -> None:
+        """Before the first step, with its batch; the generator's state is the same on every worker."""
+
+    def after_step(self, generator: torch.Generator) -> None:
+        """After each optimiser step; the generator's state is the same on every worker."""
