@@ -287,7 +287,7 @@ class TestSteps:
     ) -> None:
         started: list[int] = []
         start = VQVAE.start
-        monkeypatch.setattr(VQVAE, "start", lambda self, x, g: (started.append(len(x)), start(self, x, g))[1])
+        monkeypatch.setattr(VQVAE, "start", lambda self, x, g: (started.append(len(x[0])), start(self, x, g))[1])
         first = next(fit(tiny_on(**{"model.codebook_init": "data"}), dataset=made_up))
         assert started == [16] and bool(first.state["model"]["quantizer.started"])
         list(fit(tiny_on(**{"model.codebook_init": "data"}), first.state, made_up))
