@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # No telemetry, no rebuilt environments, and Tune's own files and tables stay out of the way.
@@ -21,7 +22,8 @@ def _has_token() -> bool:
     return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
 
 
-if _has_token():
+if "ray" not in sys.modules and _has_token():
     # A cluster that was started where a token lay wants it, and one that was not does not mind. Ray reads this as it is
-    # imported, and would by itself send none.
+    # imported, and would by itself send none. Later is too late: the cluster that Ray starts would then read another
+    # word than Ray itself has read, and refuse it.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
