@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,11 +21,13 @@ from vqvae_core.distributed import rank, sum_over_workers, world_size
 from vqvae_core.hardware import choose_device, choose_precision, precision_context
 from vqvae_core.overrides import difference, flatten
 from vqvae_core.task import task_for
-
-State = dict[str, Any]
+from vqvae_core.trainable import State
 
 # What a continued run may do otherwise than before: go on for longer, elsewhere.
-MAY_CHANGE = {"train.images", "train.eval_every", "train.device", "train.eval_batch", "data.root", "data.source"}
+# (Which first stage a second one stands on is told by the examples' fingerprint, not by where it lies.)
+MAY_CHANGE = {"train.images", "train.eval_every", "train.device", "train.eval_batch", "data.root", "data.source"} | {
+    "model.first"
+}
 
 
 class Diverged(ArithmeticError):
@@ -106,6 +109,7 @@ class _Run:
             "window": _copied(dataclasses.asdict(self.window)),
             "model": _copied(self.model.state_dict()),
             "optimizer": _copied(self.optimizer.state_dict()),
+            **self.task.carried(),
         }
 
     def load(self, state: State) -> None:
@@ -153,8 +157,9 @@ class _Run:
         """One optimiser step over ``batch_size`` images; the batch's mean loss and its terms, still on the device."""
         config, seen = self.config, self.images_seen
         numbers = self.order.take(seen, config.batch_size)
-        own = len(numbers) // world_size()
-        batch = self.task.batch(numbers[rank() * own : (rank() + 1) * own])
+        share = len(numbers) // world_size()
+        own = slice(rank() * share, (rank() + 1) * share)
+        batch = self.task.batch(numbers[own], np.arange(seen, seen + len(numbers))[own])
         # Randomness is a function of the seed and the images seen, so no generator's state needs saving. Every worker
         # draws its own numbers, but codebooks are changed alike.
         torch.manual_seed(mix("step", self.experiment.seed, seen, rank()))
