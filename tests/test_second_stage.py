@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,14 @@ CPU = torch.device("cpu")
 SMALL = {
     "prior": {"model.layers": 2, "model.hidden": 8, "model.head": 8, "model.dropout": 0.1},
     "hierarchy": {
-        **{"model.hidden": 8, "model.residual_blocks": 1, "model.num_codes": 8, "model.code_dim": 4},
-        **{"model.layers": 2, "model.decoder_hidden": 4, "model.head": 8, "model.pictures": 4},
+        "model.hidden": 8,
+        "model.residual_blocks": 1,
+        "model.num_codes": 8,
+        "model.code_dim": 4,
+        "model.layers": 2,
+        "model.decoder_hidden": 4,
+        "model.head": 8,
+        "model.pictures": 4,
     },
 }
 KINDS = tuple(SMALL)
@@ -275,7 +280,7 @@ def test_what_first_means(images: Dataset, first_run: Path, tmp_path: Path, monk
         pinned(nameless)
     (tmp_path / "made_up_vqvae").symlink_to(first_run)
     assert read(Path(pinned(nameless).model.first)).experiment == best.experiment  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="model.first is 'nowhere', where there is no checkpoint; allowed is"):
+    with pytest.raises(ValueError, match=r"model\.first is 'nowhere', where there is no checkpoint; allowed is"):
         find_checkpoint("nowhere")
     assert pinned(tiny()) == tiny()
 
