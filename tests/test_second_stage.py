@@ -17,6 +17,7 @@ from vqvae_core.checkpoint import Keeper, read
 from vqvae_core.codes import Codes, codes_of
 from vqvae_core.config import Experiment, HierarchyConfig, PriorConfig
 from vqvae_core.data import Dataset, dataset_writer, open_dataset
+from vqvae_core.data.folder import NO_LABEL
 from vqvae_core.hierarchical import Hierarchy
 from vqvae_core.likelihood import unigram_log_prior, unigram_rate
 from vqvae_core.metrics import evaluate_split
@@ -247,19 +248,20 @@ def test_classes_that_train_lacks_are_priced_as_none(disjoint: Dataset) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_share_of_hidden_classes(images: Dataset, first_run: Path, share: float) -> None:
-    from vqvae_core.prior import PriorTask
-
-    experiment = second("prior", images, first_run, **{"model.null_rate": share})
-    assert isinstance(experiment.model, PriorConfig)
-    task = PriorTask(experiment, experiment.model, codes_of(open_first(str(first_run)), images, CPU), CPU)
-    numbers, places = np.arange(64), np.arange(1000, 1064)
-    labels = task.batch(numbers, places)[1]
-    hidden = (labels == -1).double().mean().item()
-    assert hidden == pytest.approx(share, abs=0.15) and (share not in (0, 1) or hidden == share)
-    # Which ones: by their place in the run, whoever asks for them.
-    halves = [task.batch(numbers[part], places[part])[1] for part in (slice(32), slice(32, 64))]
-    assert torch.equal(torch.cat(halves), labels)
-    assert not 0 < share < 1 or not torch.equal(task.batch(numbers, places + 64)[1], labels)
+    experiment = second("prior", images, first_run, **{"model.null_rate": share, "train.images": 8})
+    model = restore(last(fit(experiment, dataset=images)).state, images.shape).train()
+    assert isinstance(model, Prior)
+    with torch.no_grad():
+        model.pixelcnn.classes.weight.normal_()
+    indices, labels = torch.zeros(10, 2, 4, 3, dtype=torch.long), torch.arange(10) % 2
+    numbers = torch.arange(10)[:, None] / 10 + 0.05
+    torch.manual_seed(0)
+    got = model(indices, labels, *([numbers] if share else [])).loss
+    hidden = labels.masked_fill(numbers[:, 0] < share, NO_LABEL)
+    assert int((hidden == NO_LABEL).sum()) == round(10 * share)
+    torch.manual_seed(0)
+    assert torch.equal(got, model(indices, hidden).loss)
+    assert bool(model.noise) == (share > 0)
 
 
 def test_what_first_means(images: Dataset, first_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

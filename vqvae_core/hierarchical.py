@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_core.config import HierarchyConfig, VQVAEConfig
+from vqvae_core.convolutions import Residual
 from vqvae_core.first_stage import FirstStage
 from vqvae_core.pixelcnn import PixelCNN
 from vqvae_core.quantize import VectorQuantizer
 from vqvae_core.trainable import Batch, Loss, Trainable
-from vqvae_core.vqvae import Residual
 
 MAP_CHANNELS = 32  # of the map that conditions the decoder, where it is a map
 

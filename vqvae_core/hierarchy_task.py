@@ -34,7 +34,7 @@ class HierarchyTask:
         if config.rare_weight:
             self.model.weigh(_counts(codes).to(device))
 
-    def batch(self, numbers: NDArray[np.int64], places: NDArray[np.int64]) -> Batch:
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Code maps (B, G, h, w)."""
         return (self.maps.take(numbers),)
 

@@ -16,18 +16,23 @@ from typing import Any, NoReturn
 
 from vqvae_core.config import (
     DataConfig,
+    DVAEConfig,
     Experiment,
     HierarchyConfig,
     ModelConfig,
     PriorConfig,
     TrainConfig,
+    VAEConfig,
+    VIMCOConfig,
     VQVAEConfig,
     allowed,
     plain_types,
     type_hints,
 )
 
-MODELS: dict[str, type[ModelConfig]] = {config.type: config for config in (VQVAEConfig, PriorConfig, HierarchyConfig)}
+MODELS: dict[str, type[ModelConfig]] = {
+    config.type: config for config in (VQVAEConfig, VAEConfig, VIMCOConfig, DVAEConfig, PriorConfig, HierarchyConfig)
+}
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvae_core.batches import mix
 from vqvae_core.codes import CodeMaps, Codes
 from vqvae_core.config import Experiment, PriorConfig
 from vqvae_core.data.folder import NO_LABEL
@@ -32,8 +31,9 @@ class Prior(Trainable):
         super().__init__()
         self.config = config
         self.__dict__["first"] = first  # past torch, which would make its weights ours
-        # Whose class is hidden is the task's to choose, by the example and not by the worker.
+        # Whose class is hidden, the batch's own numbers say, so that it does not depend on the workers' share.
         network = replace(config, null_rate=0.0)
+        self.noise = (1,) if config.null_rate else ()
         self.pixelcnn = PixelCNN(network, first.num_codes, first.latent_shape[0], num_classes)
 
     @property
@@ -57,8 +57,10 @@ class Prior(Trainable):
             return torch.full_like(labels, NO_LABEL)
         return torch.where((labels != NO_LABEL) & seen[labels.clamp(min=0)], labels, NO_LABEL)
 
-    def forward(self, indices: Tensor, labels: Tensor) -> Loss:
-        """Nats per code of code maps (B, G, h, w); labels as the data give them."""
+    def forward(self, indices: Tensor, labels: Tensor, numbers: Tensor | None = None) -> Loss:
+        """Nats per code of code maps (B, G, h, w); labels as the data have them, some hidden by their numbers."""
+        if numbers is not None:
+            labels = labels.masked_fill(numbers[:, 0] < self.config.null_rate, NO_LABEL)
         null = self.pixelcnn.num_classes  # in training the null class is chosen by its row
         nats = self.pixelcnn.nll(indices, torch.where(labels == NO_LABEL, null, labels) if null else None)
         return Loss(nats / indices[0].numel())
@@ -92,11 +94,9 @@ class PriorTask:
             self.model.pixelcnn.mark_seen(None)
         self._check_null()
 
-    def batch(self, numbers: NDArray[np.int64], places: NDArray[np.int64]) -> Batch:
-        """Code maps (B, G, h, w) and labels (B,), of which a share is hidden so that the null class learns."""
-        hidden = _uniform(self.experiment.seed, places) < self.config.null_rate
-        labels = self.labels[torch.from_numpy(numbers)].masked_fill(hidden, NO_LABEL)
-        return self.maps.take(numbers), labels.to(self.device)
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
+        """Code maps (B, G, h, w) and labels (B,)."""
+        return self.maps.take(numbers), self.labels[torch.from_numpy(numbers)].to(self.device)
 
     def evaluate(self) -> dict[str, float]:
         """Bits of the validation images under first stage and prior."""
@@ -151,8 +151,3 @@ def evaluate(model: Prior, codes: Codes, split: str, batch: int) -> dict[str, fl
         "compression_prior": 8 / rate,
         "known_class": known / count,
     }
-
-
-def _uniform(seed: int, places: NDArray[np.int64]) -> Tensor:
-    """A number in [0, 1) for each place of a run, which depends on nothing but the seed and the place."""
-    return torch.tensor([mix("null", seed, int(place)) / 2**63 for place in places])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vqvae_core.checkpoint import MANIFEST, Damaged, Keeper, read
-from vqvae_core.config import Experiment, VQVAEConfig
+from vqvae_core.config import Experiment, ImageModelConfig, SecondStageConfig
 from vqvae_core.first_stage import FirstStage, first_stage
 
 ALLOWED = "allowed is a checkpoint's folder, or the folder or name of a run or sweep of a VQ-VAE"
@@ -24,7 +24,7 @@ def pinned(experiment: Experiment) -> Experiment:
     Where it is empty, it means the run ``<data set>_vqvae``. Raises ``ValueError`` where there is no such checkpoint.
     """
     model = experiment.model
-    if isinstance(model, VQVAEConfig):
+    if not isinstance(model, SecondStageConfig):
         return experiment
     where = model.first or f"{experiment.data.name}_vqvae"
     try:
@@ -48,10 +48,10 @@ def find_checkpoint(where: str) -> Path:
     raise ValueError(f"model.first is {where!r}, where there is no checkpoint; {ALLOWED}")
 
 
-def image_model_of(experiment: Experiment) -> VQVAEConfig:
+def image_model_of(experiment: Experiment) -> ImageModelConfig:
     """The configuration of the model that makes the images: the experiment's own, or its first stage's."""
     model = experiment.model
-    return model if isinstance(model, VQVAEConfig) else open_first(model.first).model.config
+    return open_first(model.first).model.config if isinstance(model, SecondStageConfig) else model
 
 
 def open_first(where: str) -> FirstStage:

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from vqvae_core import hierarchy_task, prior
 from vqvae_core.batches import Images
 from vqvae_core.codes import codes_of
-from vqvae_core.config import Experiment, HierarchyConfig, PriorConfig, VQVAEConfig
+from vqvae_core.config import Experiment, HierarchyConfig, ImageModelConfig, PriorConfig
 from vqvae_core.data import Dataset
 from vqvae_core.hardware import Precision, choose_device
 from vqvae_core.hierarchical import Hierarchy
 from vqvae_core.hierarchy_task import HierarchyTask
+from vqvae_core.image_model import ImageModel
 from vqvae_core.metrics import calibrate, evaluate, evaluate_split
 from vqvae_core.models import build
 from vqvae_core.prior import Prior, PriorTask
 from vqvae_core.second_stage import open_first
 from vqvae_core.trainable import Batch, State, Trainable
-from vqvae_core.vqvae import VQVAE
 
 
 class Task(Protocol):
@@ -38,12 +38,8 @@ class Task(Protocol):
         """Called with what ``batch`` gives."""
         ...
 
-    def batch(self, numbers: NDArray[np.int64], places: NDArray[np.int64]) -> Batch:
-        """Training examples by number, on the model's device.
-
-        ``places`` says the how manieth of the run each of them is: what is random in an example follows from that, and
-        not from the worker that draws it.
-        """
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
+        """Training examples by number, on the model's device."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -61,7 +57,7 @@ class Task(Protocol):
 def task_for(experiment: Experiment, dataset: Dataset, device: torch.device, precision: Precision) -> Task:
     """The task that an experiment's model means, with fresh weights: the one place that chooses."""
     match experiment.model:
-        case VQVAEConfig() as config:
+        case ImageModelConfig() as config:
             return ImageTask(experiment, config, dataset, device, precision)
         case PriorConfig() as config:
             return PriorTask(experiment, config, codes_of(open_first(config.first), dataset, device), device)
@@ -73,7 +69,7 @@ def evaluate_on(experiment: Experiment, model: Trainable, dataset: Dataset, spli
     """Metrics of a trained model on any split, as ``Task.evaluate`` has them for validation."""
     device, config = choose_device(experiment), experiment.train
     match model:
-        case VQVAE():
+        case ImageModel():
             return evaluate_split(experiment, model, dataset, split)
         case Prior():
             return prior.evaluate(model.to(device), codes_of(model.first, dataset, device), split, config.eval_batch)
@@ -90,7 +86,7 @@ class ImageTask:
     def __init__(
         self,
         experiment: Experiment,
-        config: VQVAEConfig,
+        config: ImageModelConfig,
         dataset: Dataset,
         device: torch.device,
         precision: Precision,
@@ -101,7 +97,7 @@ class ImageTask:
         self.train_images, self.valid_images = Images(dataset, "train", device), Images(dataset, "valid", device)
         self.count = len(self.train_images)
 
-    def batch(self, numbers: NDArray[np.int64], places: NDArray[np.int64]) -> Batch:
+    def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Images (B, C, H, W) in [-1, 1]."""
         return (self.train_images.unit(numbers),)
 
