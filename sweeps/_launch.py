@@ -16,6 +16,7 @@ from sweeps._display import Display, open_display, progress
 from sweeps._events import Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
 from sweeps._finish import best_group, mean_image_floor, summarise, test_best
+from sweeps._first import encode_for, parent_of
 from sweeps._images import images_of
 from sweeps._journal import Journal
 from sweeps._plan import Plan, describe_plan, make_plan
@@ -58,6 +59,7 @@ def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
     """The plan, now that its images are known."""
     tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
+    tags |= encode_for(plan.base, dataset)
     folder = dataset.folder.absolute()
     return replace(plan, dataset_folder=folder, data_fingerprint=dataset.fingerprint, data_tags=tags)
 
@@ -89,7 +91,7 @@ class Run:
         self.tracker.start()
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
-        tags |= {**self.plan.data_tags, **code_tags()}
+        tags |= {**self.plan.data_tags, **code_tags(), **parent_of(self.plan.base, self.plan.tracking_uri)}
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
         display = open_display(self.board)

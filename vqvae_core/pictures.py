@@ -70,14 +70,16 @@ def save_picture(model: Trainable, dataset: Dataset, split: str, folder: Path, p
     return path
 
 
-def both_reconstructions(model: Hierarchy, dataset: Dataset, split: str, count: int = 8) -> list[NDArray[np.uint8]]:
+def both_reconstructions(
+    model: Hierarchy, dataset: Dataset, split: str, count: int = 8, seed: int = 0
+) -> list[NDArray[np.uint8]]:
     """Rows: images evenly spread over a split, their first and their second reconstructions."""
     device = model.pixelcnn.bias.device
     images = dataset.images(split)
     chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64)]
     first = model.first
     indices = first.model.encode(to_unit(torch.tensor(chosen).permute(0, 3, 1, 2))).to(device)
-    return [chosen, pictures_of(first, indices), pictures_of(first, second_reconstruction(model, indices))]
+    return [chosen, pictures_of(first, indices), pictures_of(first, second_reconstruction(model, indices, seed))]
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:

@@ -10,7 +10,7 @@ from vqvae_core.checkpoint import MANIFEST, Damaged, Keeper, read
 from vqvae_core.config import Experiment, ImageModelConfig, SecondStageConfig
 from vqvae_core.first_stage import FirstStage, first_stage
 
-ALLOWED = "allowed is a checkpoint's folder, or the folder or name of a run or sweep of a VQ-VAE"
+ALLOWED = "allowed is a checkpoint's folder, or the folder or name of a run or a sweep"
 
 
 def runs_folder() -> Path:
@@ -36,8 +36,11 @@ def pinned(experiment: Experiment) -> Experiment:
     return replace(experiment, model=replace(model, first=str(found)))
 
 
-def find_checkpoint(where: str) -> Path:
-    """The checkpoint that a text means: itself, the best one of a run, or the best one of a sweep's best trial."""
+def find_checkpoint(where: str, name: str = "model.first") -> Path:
+    """The checkpoint that a text means: itself, the best one of a run, or the best one of a sweep's best trial.
+
+    ``name`` is what a ``ValueError`` calls the text.
+    """
     for folder in (Path(where), runs_folder() / where):
         if (folder / MANIFEST).is_file():
             return folder.absolute()
@@ -45,7 +48,7 @@ def find_checkpoint(where: str) -> Path:
         best = [Keeper(run).best() for run in (folder, *sorted(folder.glob("trials/*/checkpoints")))]
         if found := [checkpoint for checkpoint in best if checkpoint is not None]:
             return min(found, key=lambda c: c.metrics.get("valid/bits_per_dim", float("inf"))).folder.absolute()
-    raise ValueError(f"model.first is {where!r}, where there is no checkpoint; {ALLOWED}")
+    raise ValueError(f"{name} is {where!r}, where there is no checkpoint; {ALLOWED}")
 
 
 def image_model_of(experiment: Experiment) -> ImageModelConfig:
