@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from conftest import Browser
+from a_browser import Browser
 from made_up_sweep import write_sweep
 
 from analysis.report import render
