@@ -21,8 +21,8 @@ from sweeps._images import images_of
 from sweeps._journal import Journal
 from sweeps._plan import Plan, describe_plan, make_plan
 from sweeps._ranking import confirmed, outcome, ranking, where_next
-from sweeps._resume import replicates, restore, restore_replicates
-from sweeps._search import FixedList, OptunaSearcher
+from sweeps._resume import check_fixed, fixed, replicates, restore, restore_replicates
+from sweeps._search import FixedList, OptunaSearcher, TrialSpec
 from sweeps._settings import parse
 from sweeps._space import Sweep, describe
 from sweeps._study import fresh_name, open_storage, open_study
@@ -46,6 +46,7 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
         plan = with_dataset(plan, dataset)
         storage = open_storage(plan.storage)
         plan = fresh_name(plan, storage) if settings.fresh else plan
+        check_fixed(plan)
         study = open_study(plan, storage)
         with only_one(plan):
             finished = Run(plan, study, dataset).go()
@@ -123,13 +124,21 @@ class Run:
             execute(self.plan, searcher, count, scheduler(self.plan, searcher), events, self.stop)
 
     def _confirm(self, display: Display) -> None:
-        specs = [] if self.stop.raised.is_set() else replicates(self.plan, self.study)
+        if self.stop.raised.is_set():
+            return
+        if self.plan.sweep.fixed:
+            self._list(display, fixed(self.plan), "fixed", "training")
+        else:
+            why = f"confirming the best {self.plan.confirm} with {self.plan.seeds} seeds each:"
+            self._list(display, replicates(self.plan, self.study), "confirm", why)
+
+    def _list(self, display: Display, specs: list[TrialSpec], stage: str, why: str) -> None:
         restore_replicates(specs, self.board, self.journal)
         specs = [spec for spec in specs if spec.run not in self.board.rows]
         if specs:
             self.board.planned = len(self.board.rows) + len(specs)
-            display.say(f"confirming the best {self.plan.confirm} with {self.plan.seeds} seeds each: {len(specs)} runs")
-            events = Events(self.plan, self.board, self.journal, display, "confirm")
+            display.say(f"{why} {len(specs)} runs")
+            events = Events(self.plan, self.board, self.journal, display, stage)
             searcher = FixedList(self.plan, specs, events.started)
             execute(self.plan, searcher, len(specs), FIFOScheduler(), events, self.stop)
 
