@@ -53,12 +53,16 @@ def evaluate_test(folder: str, dataset: str, fingerprint: str) -> dict[str, floa
 
 
 def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal: Journal) -> None:
-    """The winner and its replicates on the test split, once; figures, pictures and the winner's weights are tracked."""
+    """The winner and its replicates on the test split, once; figures, pictures and the winner's weights are tracked.
+
+    Of a sweep that is a list of runs, all of them.
+    """
     import ray
 
     tested: dict[str, dict[str, float]] = json.loads(study.user_attrs.get("tested", "{}"))
     remote = ray.remote(num_cpus=plan.cpus_per_worker, num_gpus=plan.gpus_per_worker, max_retries=1)(evaluate_test)
-    rows = [best, *(row for row in board.rows.values() if row.parent == best.run and row.state == "complete")]
+    complete = [row for row in board.rows.values() if row.state == "complete"]
+    rows = complete if plan.sweep.fixed else [best, *(row for row in complete if row.parent == best.run)]
     for row in rows:
         row.metrics = {**row.metrics, **tested.get(row.run, {})}
     rows = [row for row in rows if row.run not in tested]

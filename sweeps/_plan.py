@@ -58,8 +58,10 @@ class Plan:
         return [self.base.train.images // REDUCTION**k for k in range(RUNGS, 0, -1)]
 
     def experiment(self, point: Point, seed: int | None = None) -> Experiment:
-        """The experiment at a point; ``ValueError`` when it cannot be."""
-        changed = with_overrides(self.base, fields_of(self.sweep, point))
+        """The experiment at a point, which may name another ``model.type``; ``ValueError`` when it cannot be."""
+        fields = dict(fields_of(self.sweep, point))
+        base = of_kind(self.base, fields.pop("model.type", self.base.model.type))
+        changed = with_overrides(base, fields)
         return changed if seed is None else replace(changed, seed=seed)
 
     def identity(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         sweep=sweep,
         name=settings.name or f"{sweep.name}-{base.data.name}",
         base=base,
-        trials=settings.trials,
+        trials=0 if sweep.fixed else settings.trials,
         workers=settings.workers,
         cpus_per_worker=1,
         gpus_per_worker=0,
@@ -94,7 +96,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
         raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")
     plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
-    for point in known_points(sweep).values() or [{}]:
+    for point in sweep.fixed.values() or known_points(sweep).values() or [{}]:
         check_batch(plan, plan.experiment(point))
     return plan
 
@@ -138,6 +140,19 @@ def base_experiment(sweep: Sweep, settings: Settings) -> Experiment:
 def preset_of(name: str, model: str) -> Experiment:
     """The preset of a data set; any Atari game takes Boxing's."""
     return preset_for("boxing" if game_of(name) else name, model)
+
+
+def of_kind(base: Experiment, kind: str) -> Experiment:
+    """An experiment with the preset of another kind of model, as far as that allows with the same changes to it."""
+    if kind == base.model.type:
+        return base
+    before, preset = flatten(preset_of(base.data.name, base.model.type)), preset_of(base.data.name, kind)
+    changes = {
+        name: value
+        for name, value in flatten(base).items()
+        if name.startswith("model.") and name in flatten(preset) and value != before[name] and name != "model.type"
+    }
+    return with_overrides(replace(base, model=preset.model), changes)
 
 
 def check_dataset(base: Experiment) -> None:
@@ -196,6 +211,7 @@ def describe_plan(plan: Plan) -> str:
     ]
     known = known_points(plan.sweep)
     points = [f"{origin}: {point_text(point)}" for origin, point in list(known.items())[: plan.trials]]
+    points += [f"{name}: {point_text(point)}" for name, point in plan.sweep.fixed.items()]
     if plan.trials > len(known):
         points.append(f"{plan.trials - len(known)} sampled by TPE")
     worker = f"{plan.cpus_per_worker:g} CPU" + (f" and {plan.gpus_per_worker:g} GPU" if plan.gpus_per_worker else "")
@@ -206,7 +222,9 @@ def describe_plan(plan: Plan) -> str:
         "model": [f"preset {preset.data.name}_{plan.base.model.type}", *changed],
         "space": [f"{name} in {describe(dimension)}" for name, dimension in plan.sweep.space.items()],
         "points": points,
-        "budget": [
+        "budget": [f"{len(plan.sweep.fixed)} runs, each trained to its end and tested"]
+        if plan.sweep.fixed
+        else [
             f"{plan.trials} trials x {plan.base.train.images:,} images at most",
             f"ASHA lets the best third go on at {rungs} images"
             if plan.scheduler == "asha"

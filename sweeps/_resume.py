@@ -14,6 +14,8 @@ from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._search import TrialSpec
 from vqvae_core.checkpoint import Keeper
+from vqvae_core.overrides import difference, flatten
+from vqvae_core.train import MAY_CHANGE
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -63,6 +65,37 @@ def replicates(plan: Plan, study: optuna.Study) -> list[TrialSpec]:
         for trial in best
         for seed in range(plan.base.seed + 1, plan.base.seed + plan.seeds)
     ]
+
+
+def fixed(plan: Plan) -> list[TrialSpec]:
+    """The runs of a sweep that is a list of them."""
+    return [
+        TrialSpec(
+            number=number,
+            run=name,
+            point=dict(point),
+            origin=plan.name,
+            experiment=plan.experiment(point),
+            folder=plan.folder / "trials" / name,
+            parent="sweep",
+        )
+        for number, (name, point) in enumerate(plan.sweep.fixed.items())
+    ]
+
+
+def check_fixed(plan: Plan) -> None:
+    """``ValueError`` when a run of the list was begun with other settings than it has now."""
+    for spec in fixed(plan):
+        last = Keeper(spec.folder / "checkpoints").last()
+        if last is None:
+            continue
+        before, now = (
+            {k: v for k, v in flatten(e).items() if k not in MAY_CHANGE} for e in (last.experiment, spec.experiment)
+        )
+        if changed := difference(before, now):
+            raise ValueError(
+                f"the run {spec.run} in {spec.folder} has other settings: {changed}; give --name or --fresh"
+            )
 
 
 def restore_replicates(specs: list[TrialSpec], board: Board, journal: Journal) -> None:
