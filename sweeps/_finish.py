@@ -16,7 +16,7 @@ from sweeps._plan import Plan
 from sweeps._ranking import replicated
 from sweeps._tracker import SWEEP
 from vqvae_core.batches import Images
-from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Keeper
+from vqvae_core.checkpoint import CONFIG, FIRST, MANIFEST, WEIGHTS, Keeper
 from vqvae_core.data import Dataset
 from vqvae_core.metrics import mean_image_bits
 from vqvae_core.pictures import save_picture
@@ -78,6 +78,8 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
             journal.add("artifact", row.run, path=str(picture))
         for name in (WEIGHTS, CONFIG, MANIFEST) if row is best else (CONFIG,):
             journal.add("artifact", row.run, path=str(checkpoint.folder / name), to="checkpoint")
+        for path in sorted((checkpoint.folder / FIRST).glob("*")) if row is best else ():
+            journal.add("artifact", row.run, path=str(path), to=f"checkpoint/{FIRST}")
     study.set_user_attr("tested", json.dumps(tested))
 
 
