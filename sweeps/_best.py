@@ -57,12 +57,11 @@ def parts(row: Row, split: str) -> str:
     value = row.metrics.get(f"{split}/bits_per_dim")
     if value is None:
         return ""
-    named = {
-        name: row.metrics.get(f"{split}/{name}", math.inf) for name in ("distortion", "rate_unigram", "perplexity")
-    }
+    distortion, perplexity = (row.metrics.get(f"{split}/{name}", math.inf) for name in ("distortion", "perplexity"))
+    prior = "learned" if f"{split}/rate_prior" in row.metrics else "unigram"
     return (
-        f"{value:.4f} bits/dim = {number(named['distortion'])} distortion + {number(named['rate_unigram'])} rate "
-        f"(unigram prior), perplexity {number(named['perplexity'], 1)}"
+        f"{value:.4f} bits/dim = {number(distortion)} distortion + {number(value - distortion)} rate "
+        f"({prior} prior), perplexity {number(perplexity, 1)}"
     )
 
 
