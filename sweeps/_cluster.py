@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from atari_collect import ray_token
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ def find(with_groups: bool = False) -> Cluster:
 
     ``with_groups`` as in ``connect``. Raises ``ValueError`` when ``RAY_ADDRESS`` names a cluster that does not answer.
     """
-    address = os.environ.get("RAY_ADDRESS") or _started_here()
+    address = os.environ.get("RAY_ADDRESS") or started_here()
     if address and address != "local":
         return _of_running(address, with_groups)
     import torch
@@ -50,6 +53,8 @@ def connect(cluster: Cluster, with_groups: bool = False) -> None:
 
     if ray.is_initialized():
         return
+    if why := ray_token.refusal(cluster.address):
+        raise ValueError(why)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if cluster.address == "local":
         options |= {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "include_dashboard": with_groups}
@@ -62,7 +67,7 @@ def connect(cluster: Cluster, with_groups: bool = False) -> None:
         warnings.simplefilter("ignore")
         try:
             ray.init(address=cluster.address, **options)
-        except ConnectionError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
             raise ValueError(
                 f"{error}; RAY_ADDRESS and Ray's token (RAY_AUTH_MODE, ~/.ray/auth_token) decide"
             ) from None
@@ -78,17 +83,17 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _started_here() -> str | None:
+def started_here() -> str | None:
     """The address that ``ray start`` left on this machine, if its cluster still answers."""
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     try:
         address = note.read_text().strip()
     except OSError:
         return None
-    return address if address and _answers(address) else None
+    return address if address and answers(address) else None
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     import socket
 
     host, _, port = address.rpartition(":")
@@ -100,10 +105,27 @@ def _answers(address: str) -> bool:
 
 
 def _of_running(address: str, with_groups: bool) -> Cluster:
-    if "://" not in address and address != "auto" and not _answers(address):
+    if "://" not in address and address != "auto" and not answers(address):
         raise ValueError(f"RAY_ADDRESS is {address!r}, where no Ray cluster answers; start it, or unset RAY_ADDRESS")
     import ray
 
     connect(Cluster(0, 0, address), with_groups)
-    resources = ray.cluster_resources()
-    return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), address)
+    resources, later = ray.cluster_resources(), grows_to()
+    cpus, gpus = (int(max(resources.get(name, 0), later.get(name, 0))) for name in ("CPU", "GPU"))
+    if not cpus:
+        raise ValueError(
+            f"the Ray cluster at {address} has no CPU; if it grows by itself, set VQSWEEP_GROWS_TO, as CPU=64,GPU=8"
+        )
+    return Cluster(cpus, gpus, address)
+
+
+def grows_to() -> dict[str, int]:
+    """What an autoscaling cluster may come to have, from ``VQSWEEP_GROWS_TO``; empty when it does not grow.
+
+    Such a cluster begins with no worker at all, and a plan for what is there now would ask for none.
+    """
+    text = os.environ.get("VQSWEEP_GROWS_TO", "")
+    found = dict(re.findall(r"(CPU|GPU)=(\d+)(?:,|$)", text))
+    if ",".join(f"{name}={number}" for name, number in found.items()) != text:
+        raise ValueError(f"VQSWEEP_GROWS_TO is {text!r}; allowed is such as CPU=64,GPU=8")
+    return {name: int(number) for name, number in found.items()}

@@ -12,11 +12,12 @@ from sweeps._cluster import Cluster, find
 from sweeps._images import game_of
 from sweeps._settings import Settings
 from sweeps._space import Point, Sweep, describe, fields_of, known_points
-from vqvae_core.config import Experiment
+from vqvae_core.config import Experiment, SecondStageConfig
 from vqvae_core.data import KNOWN
 from vqvae_core.data.prepare import find_source, folder_of
 from vqvae_core.overrides import flatten, with_overrides
 from vqvae_core.presets import preset_for
+from vqvae_core.second_stage import pinned
 
 REDUCTION = 3  # of ASHA: one trial in three goes on from a rung to the next
 RUNGS = 2  # at a ninth and a third of the budget
@@ -57,8 +58,10 @@ class Plan:
         return [self.base.train.images // REDUCTION**k for k in range(RUNGS, 0, -1)]
 
     def experiment(self, point: Point, seed: int | None = None) -> Experiment:
-        """The experiment at a point; ``ValueError`` when it cannot be."""
-        changed = with_overrides(self.base, fields_of(self.sweep, point))
+        """The experiment at a point, which may name another ``model.type``; ``ValueError`` when it cannot be."""
+        fields = dict(fields_of(self.sweep, point))
+        base = of_kind(self.base, fields.pop("model.type", self.base.model.type))
+        changed = with_overrides(base, fields)
         return changed if seed is None else replace(changed, seed=seed)
 
     def identity(self) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         sweep=sweep,
         name=settings.name or f"{sweep.name}-{base.data.name}",
         base=base,
-        trials=settings.trials,
+        trials=0 if sweep.fixed else settings.trials,
         workers=settings.workers,
         cpus_per_worker=1,
         gpus_per_worker=0,
@@ -93,7 +96,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
         raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")
     plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
-    for point in known_points(sweep).values() or [{}]:
+    for point in sweep.fixed.values() or known_points(sweep).values() or [{}]:
         check_batch(plan, plan.experiment(point))
     return plan
 
@@ -131,12 +134,25 @@ def base_experiment(sweep: Sweep, settings: Settings) -> Experiment:
         interval = -(-experiment.train.images // REDUCTION**RUNGS)
         experiment = with_overrides(experiment, {"train.eval_every": interval})
     root = Path(experiment.data.root).absolute()
-    return with_overrides(experiment, {"data.root": str(root)})
+    return pinned(with_overrides(experiment, {"data.root": str(root)}))
 
 
 def preset_of(name: str, model: str) -> Experiment:
     """The preset of a data set; any Atari game takes Boxing's."""
     return preset_for("boxing" if game_of(name) else name, model)
+
+
+def of_kind(base: Experiment, kind: str) -> Experiment:
+    """An experiment with the preset of another kind of model, as far as that allows with the same changes to it."""
+    if kind == base.model.type:
+        return base
+    before, preset = flatten(preset_of(base.data.name, base.model.type)), preset_of(base.data.name, kind)
+    changes = {
+        name: value
+        for name, value in flatten(base).items()
+        if name.startswith("model.") and name in flatten(preset) and value != before[name] and name != "model.type"
+    }
+    return with_overrides(replace(base, model=preset.model), changes)
 
 
 def check_dataset(base: Experiment) -> None:
@@ -195,6 +211,7 @@ def describe_plan(plan: Plan) -> str:
     ]
     known = known_points(plan.sweep)
     points = [f"{origin}: {point_text(point)}" for origin, point in list(known.items())[: plan.trials]]
+    points += [f"{name}: {point_text(point)}" for name, point in plan.sweep.fixed.items()]
     if plan.trials > len(known):
         points.append(f"{plan.trials - len(known)} sampled by TPE")
     worker = f"{plan.cpus_per_worker:g} CPU" + (f" and {plan.gpus_per_worker:g} GPU" if plan.gpus_per_worker else "")
@@ -205,14 +222,16 @@ def describe_plan(plan: Plan) -> str:
         "model": [f"preset {preset.data.name}_{plan.base.model.type}", *changed],
         "space": [f"{name} in {describe(dimension)}" for name, dimension in plan.sweep.space.items()],
         "points": points,
-        "budget": [
+        "budget": [f"{len(plan.sweep.fixed)} runs, each trained to its end and tested"]
+        if plan.sweep.fixed
+        else [
             f"{plan.trials} trials x {plan.base.train.images:,} images at most",
             f"ASHA lets the best third go on at {rungs} images"
             if plan.scheduler == "asha"
             else "none is stopped early",
         ],
         "seeds": [seeds_line(plan)],
-        "objective": ["least valid/bits_per_dim: distortion plus rate under the unigram prior"],
+        "objective": [f"least valid/bits_per_dim: distortion plus rate under the {prior_of(plan)} prior"],
         "resources": [
             f"{plan.concurrent} at once, each {plan.workers} x {worker}, on {plan.cluster}",
         ],
@@ -223,6 +242,11 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(
         f"{title if not i else '':10}{line}" for title, lines in entries.items() for i, line in enumerate(lines)
     )
+
+
+def prior_of(plan: Plan) -> str:
+    """What prices the codes."""
+    return "learned" if isinstance(plan.base.model, SecondStageConfig) else "unigram"
 
 
 def data_line(plan: Plan) -> str:

@@ -16,6 +16,7 @@ from vqvae_core.checkpoint import Keeper
 from vqvae_core.data import prepare
 from vqvae_core.overrides import OneLineParser, describe_fields, fail, split_overrides, with_overrides
 from vqvae_core.presets import PRESETS
+from vqvae_core.second_stage import pinned
 from vqvae_core.train import Diverged, Report, fit
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as of any program
@@ -25,8 +26,10 @@ def line(report: Report, budget: int) -> str:
     """A report in one line of a terminal."""
     m = report.metrics
     progress = f"{report.images_seen:>10,} of {budget:,} images  loss {m['train/loss']:.4f}"
-    bits = f"bits/dim {m['valid/bits_per_dim']:.3f} = {m['valid/distortion']:.3f} + {m['valid/rate_unigram']:.3f}"
-    rest = f"perplexity {m['valid/perplexity']:.1f}  {m['train/images_per_sec']:,.0f} images/s"
+    total, distortion = m["valid/bits_per_dim"], m["valid/distortion"]
+    bits = f"bits/dim {total:.3f} = {distortion:.3f} + {total - distortion:.3f}"
+    codes = f"perplexity {m['valid/perplexity']:.1f}  " if "valid/perplexity" in m else ""
+    rest = f"{codes}{m['train/images_per_sec']:,.0f} images/s"
     return f"{progress}  {bits}  {rest}"
 
 
@@ -84,7 +87,7 @@ def main(arguments: list[str]) -> None:
         overrides = split_overrides(rest)
         if chosen.data_source:
             overrides["data.source"] = chosen.data_source
-        experiment = with_overrides(PRESETS[chosen.preset](), overrides)
+        experiment = pinned(with_overrides(PRESETS[chosen.preset](), overrides))
         out = chosen.out or Path("runs") / chosen.preset
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out is {str(out)!r}, which is not a folder")
