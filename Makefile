@@ -8,13 +8,17 @@ SWEEP ?= --dataset boxing --data.frames 2400 --trials 12 --images 6000 \
 	--model.hidden 32 --model.code_dim 32 --train.batch_size 16 \
 	--model.quantizer ema --model.codebook_init data --model.restart_below 0.1
 
-.PHONY: sweep test lint bench clean
+.PHONY: sweep test test-slow lint bench chaos clean
 
 sweep: .venv/installed-all
 	$(BIN)/python sweeps/beta_lr.py $(SWEEP)
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(TESTS)
+
+# Whole programs: Ray, trackers, browsers, kills. One after the other, for each takes all cores that it finds.
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow --durations 15 $(TESTS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

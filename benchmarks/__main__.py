@@ -1,4 +1,4 @@
-"""``make bench``: every benchmark of this folder in turn."""
+"""``make bench``: every benchmark of this folder in turn; ``record_table`` is none, but what one of them searches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+    names = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "record_table")
     failed = [
         name for name in names if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]]).returncode
     ]

@@ -7,6 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Cluster:
         return f"{where}: {self.cpus} CPU{'s' if self.cpus != 1 else ''}{gpus}"
 
 
-def find() -> Cluster:
+def find(with_groups: bool = False) -> Cluster:
     """The cluster that ``RAY_ADDRESS`` names or that ``ray start`` started here, else this machine; starts nothing.
 
-    Raises ``ValueError`` when ``RAY_ADDRESS`` names a cluster that does not answer.
+    ``with_groups`` as in ``connect``. Raises ``ValueError`` when ``RAY_ADDRESS`` names a cluster that does not answer.
     """
     address = os.environ.get("RAY_ADDRESS") or _started_here()
     if address and address != "local":
-        return _of_running(address)
+        return _of_running(address, with_groups)
     import torch
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -41,25 +42,40 @@ def connect(cluster: Cluster, with_groups: bool = False) -> None:
     """Start or join Ray; ``with_groups`` for trials of several workers.
 
     When Tune stops such a trial, what frees its workers asks Ray's dashboard whether the trial is still there. Without
-    a dashboard they would hold their CPUs for ever, and the next trial would wait for ever.
+    a dashboard, or where it cannot tell which of several Rays on the machine is meant, they would hold their CPUs for
+    ever, and the next trial would wait for ever. So there is a dashboard, and its address is in every process's
+    environment.
     """
     import ray
 
     if ray.is_initialized():
         return
-    options = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if cluster.address == "local":
         options |= {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "include_dashboard": with_groups}
+        if with_groups:
+            options["dashboard_port"] = port = _free_port()
+            os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    elif with_groups and ":" in cluster.address and "://" not in cluster.address:
+        options["runtime_env"] = {"env_vars": {"RAY_ADDRESS": cluster.address}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            ray.init(address=cluster.address, **options)  # type: ignore[arg-type]
+            ray.init(address=cluster.address, **options)
         except ConnectionError as error:
             raise ValueError(
                 f"{error}; RAY_ADDRESS and Ray's token (RAY_AUTH_MODE, ~/.ray/auth_token) decide"
             ) from None
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def _started_here() -> str | None:
@@ -83,11 +99,11 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _of_running(address: str) -> Cluster:
+def _of_running(address: str, with_groups: bool) -> Cluster:
     if "://" not in address and address != "auto" and not _answers(address):
         raise ValueError(f"RAY_ADDRESS is {address!r}, where no Ray cluster answers; start it, or unset RAY_ADDRESS")
     import ray
 
-    connect(Cluster(0, 0, address))
+    connect(Cluster(0, 0, address), with_groups)
     resources = ray.cluster_resources()
     return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), address)

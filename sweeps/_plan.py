@@ -89,7 +89,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         folder=Path(),
         tracking_uri=absolute_sqlite(settings.tracking_uri),
         storage=absolute_sqlite(settings.storage),
-        cluster=find(),
+        cluster=find(settings.workers > 1),
         keep=settings.keep,
     )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):

@@ -47,7 +47,7 @@ class TestEvaluate:
         calibration = calibrated(model, made_up_rgb)
         found = evaluate(model, Images(made_up_rgb, "valid", CPU), calibration, 8, nullcontext)
 
-        nats = rate = error = 0.0
+        nats = rate = error = latent = code = 0.0
         histogram = np.zeros((groups, 16))
         for image in np.array(made_up_rgb.images("valid")):
             levels = torch.from_numpy(image).permute(2, 0, 1)[None]
@@ -56,6 +56,9 @@ class TestEvaluate:
             masses = LOG_MASS[kind](levels.double(), (out.mean.double() + 1) * 127.5, calibration.log_scale)
             nats -= float(masses.sum())
             error += float((out.mean - to_unit(levels)).double().pow(2).mean())
+            with torch.no_grad():
+                latent += float(model.encoder(to_unit(levels)).double().pow(2).mean())
+                code += float(model.quantizer.decode(out.indices).double().pow(2).mean())
             for group, indices in enumerate(out.indices[0]):
                 for index in indices.flatten().tolist():
                     rate -= float(calibration.log_prior[group, index])
@@ -72,6 +75,9 @@ class TestEvaluate:
             "psnr": -10 * math.log10(error / count / 4),
             "perplexity": math.exp(np.mean(entropies)),
             "codes_used": np.mean((histogram > 0).sum(1)),
+            "dead_codes": np.mean((histogram == 0).mean(1)),
+            "latent_rms": math.sqrt(latent / count),
+            "code_rms": math.sqrt(code / count),
             "eq7": (math.log(128) - math.log(2 * math.pi) / 2 - error / count / 2 + groups * 6 * math.log(16) / dims)
             / math.log(2),
             "scale": math.exp(calibration.log_scale),

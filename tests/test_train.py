@@ -84,7 +84,7 @@ class TestReports:
         report = next(fit(tiny_on(), dataset=made_up))
         train = {"loss", "mse", "codebook", "commitment", "images_per_sec", "seconds"}
         valid = {"bits_per_dim", "distortion", "rate_unigram", "rate_uniform", "eq7", "mse", "psnr", "perplexity"}
-        valid |= {"codes_used", "scale"}
+        valid |= {"codes_used", "dead_codes", "latent_rms", "code_rms", "scale"}
         assert set(report.metrics) == {f"train/{n}" for n in train} | {f"valid/{n}" for n in valid}
         assert all(type(value) is float for value in report.metrics.values())
 

@@ -70,13 +70,14 @@ def evaluate(
 
     ``bits_per_dim`` is ``distortion`` plus the rate under the unigram prior. ``mse`` is per dimension on images in
     [-1, 1]; ``psnr`` is of that mean, in dB. ``perplexity`` and ``codes_used`` are per codebook, over the histogram of
-    the whole split. ``scale`` is the decoder's, in grey levels.
+    the whole split; ``dead_codes`` is the share of codes that no image of it uses. ``latent_rms`` and ``code_rms`` are
+    root mean squares of the encoder's outputs and of the codes in their place: the space that they live in has no scale
+    of its own, and in a codebook that goes wrong they grow without end. ``scale`` is the decoder's, in grey levels.
     """
     assert not model.training
     groups, num_codes = model.latent_shape[0], model.config.num_codes
-    sums = torch.zeros(
-        4, dtype=torch.float64, device=images.device
-    )  # images, nats of pixels, squared error, nats of codes
+    # Images, nats of pixels, squared error, nats of codes, mean squares of latents and codes.
+    sums = torch.zeros(6, dtype=torch.float64, device=images.device)
     counts = torch.zeros(groups, num_codes, dtype=torch.float64, device=images.device)
     log_prior = calibration.log_prior.to(images.device)
     own_share = np.arange(rank(), len(images), world_size())
@@ -86,12 +87,15 @@ def evaluate(
             out = model(to_unit(levels))
         nll = nll_per_image(model.config.likelihood, levels.float(), to_levels(out.mean), calibration.log_scale)
         rate = unigram_rate(out.indices, log_prior)
-        sums += torch.stack([rate.new_tensor(len(levels)), nll.sum(), out.squared_error.double().sum(), rate.sum()])
+        error = out.squared_error.double().sum()
+        latent, code = (vectors.double().pow(2).flatten(1).mean(1).sum() for vectors in (out.latents, out.codes))
+        sums += torch.stack([rate.new_tensor(len(levels)), nll.sum(), error, rate.sum(), latent, code])
         flat = out.indices.transpose(0, 1).flatten(1)
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float64))
-    count, nll_sum, error_sum, rate_sum = sum_over_workers(sums).tolist()
+    count, nll_sum, error_sum, rate_sum, latent_sum, code_sum = sum_over_workers(sums).tolist()
     shares = sum_over_workers(counts) / counts.sum(1, keepdim=True)
     entropy = float(torch.special.entr(shares).sum(1).mean())
+    codes_used = float((shares > 0).sum(1).double().mean())
     dims = math.prod(model.shape)
     mse = error_sum / count
     distortion = bits_per_dim(nll_sum, count * dims)
@@ -105,7 +109,10 @@ def evaluate(
         "mse": mse,
         "psnr": 10 * math.log10(4 / mse) if mse else math.inf,
         "perplexity": math.exp(entropy),
-        "codes_used": float((shares > 0).sum(1).double().mean()),
+        "codes_used": codes_used,
+        "dead_codes": 1 - codes_used / num_codes,
+        "latent_rms": math.sqrt(latent_sum / count),
+        "code_rms": math.sqrt(code_sum / count),
         "scale": math.exp(calibration.log_scale),
     }
 

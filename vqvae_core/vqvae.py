@@ -86,6 +86,8 @@ class Output(Loss):
     mean: Tensor  # (B, C, H, W) float32: the reconstruction, in [-1, 1]
     squared_error: Tensor  # (B,): mean squared error per dimension, on images in [-1, 1]
     indices: Tensor  # (B, G, h, w) int64
+    latents: Tensor  # (B, G * D, h, w): the encoder's outputs, without a gradient
+    codes: Tensor  # (B, G * D, h, w): what stands for them, without a gradient
 
 
 class VQVAE(Trainable):
@@ -118,12 +120,21 @@ class VQVAE(Trainable):
         Each of its three terms is a mean over its own dimensions, as in the report's code, so that beta weighs the
         same whatever the image's size.
         """
-        quantized = self.quantizer(self.encoder(images))
+        latents = self.encoder(images)
+        quantized = self.quantizer(latents)
         mean = self.decoder(quantized.vectors).float()
         squared_error = (mean - images).pow(2).flatten(1).mean(1)
         loss = squared_error + quantized.codebook_loss + self.config.beta * quantized.commitment_loss
         parts = {"mse": squared_error, "codebook": quantized.codebook_loss, "commitment": quantized.commitment_loss}
-        return Output(loss, parts, mean=mean, squared_error=squared_error, indices=quantized.indices)
+        return Output(
+            loss,
+            parts,
+            mean=mean,
+            squared_error=squared_error,
+            indices=quantized.indices,
+            latents=latents.detach(),
+            codes=quantized.vectors.detach(),
+        )
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
