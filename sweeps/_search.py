@@ -98,7 +98,7 @@ class OptunaSearcher(NotPickled, Searcher):
         )
         self._trials[trial_id] = trial
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def histories(self, trial_id: str) -> tuple[History, list[History]]:
         """The values of a trial by images seen, and those of every other trial of the study."""
@@ -179,7 +179,7 @@ class FixedList(NotPickled, Searcher):
             return Searcher.FINISHED
         spec = self.specs.pop(0)
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from."""
@@ -191,11 +191,11 @@ class FixedList(NotPickled, Searcher):
         """Nothing."""
 
 
-def config_of(spec: TrialSpec, plan: Plan) -> dict[str, Any]:
-    """What an actor needs, in plain values."""
+def config_of(experiment: Experiment, folder: Path, plan: Plan) -> dict[str, Any]:
+    """What an actor needs to train an experiment in a folder, in plain values."""
     return {
-        "experiment": flatten(spec.experiment),
-        "folder": str(spec.folder),
+        "experiment": flatten(experiment),
+        "folder": str(folder),
         "dataset": str(plan.dataset_folder),
         "fingerprint": plan.data_fingerprint,
         "keep": plan.keep,

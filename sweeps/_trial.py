@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def last_checkpoint(keeper: Keeper) -> Checkpoint | None:
 
 def train(
     experiment: Experiment, dataset: Dataset, folder: Path, writes: bool = True, keep: int = 1
-) -> Iterator[tuple[Report | None, Result]]:
+) -> Generator[tuple[Report | None, Result], None, None]:
     """Train from the last checkpoint in ``folder``, if there is one; save, then tell, at every report.
 
     All reports up to there are told again first: whoever was told may have died before writing them down. When the
@@ -160,13 +160,15 @@ class TrialActor(Trainable):
             return self.failed
         try:
             for _, result in self.results:
+                if result["done"]:
+                    self.results.close()  # and with it, nobody else is kept out of the trial's folder
                 return result
             time.sleep(0.5)  # interrupted and saved: wait for Tune to notice that the sweep stops
             return {"interrupted": True, "done": False}
         except Exception as error:
             result = failure_of(error, self.folder)
         # Only now is the exception gone, and with it the frames that held the model.
-        self.results = iter([])
+        del self.results
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
