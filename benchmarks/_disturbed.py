@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,8 @@ def command_of(process: psutil.Process) -> str:
 def end_all(processes: Sequence[psutil.Process]) -> None:
     """SIGKILL, and wait until they are gone."""
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
     psutil.wait_procs(list(processes), timeout=30)
 
 

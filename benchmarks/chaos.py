@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,10 +48,8 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
         driver = place.start()
         moment = dice.uniform(0, longest)
         if kills < most:
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 driver.wait(moment)
-            except BaseException:
-                pass
         if driver.poll() is not None or kills >= most:
             table = place.finish(driver)
             check_kept(before, place.finished())
@@ -142,8 +142,8 @@ def main() -> None:
             print(f"WRONG: {error}", file=sys.stderr)
             raise SystemExit(1) from None
     print(
-        f"{count.kills} kills ({chosen.what}) in {count.sweeps} sweeps: {count.kept} times a finished trial outlived one, "
-        f"0 were lost; {count.points} metric points, each once; {count.sweeps} of {count.sweeps} final tables as undisturbed"
+        f"{count.kills} kills ({chosen.what}) in {count.sweeps} sweeps: {count.kept} times a finished trial outlived "
+        f"one, none was lost; {count.points} metric points, each once; all {count.sweeps} final tables as undisturbed"
     )
 
 
