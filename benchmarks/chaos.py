@@ -44,12 +44,17 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
     """SIGKILL of the driver alone, or of all its processes at once, then the same command; gives the final table."""
     kills = 0
     while True:
-        before = place.finished()
+        before, events = place.finished(), len(place.events())
         driver = place.start()
-        moment = dice.uniform(0, longest)
         if kills < most:
+            # At any moment of its start, or of its work: most of the time of a short sweep is the start.
+            early = dice.random() < 0.3
+            if not early:
+                wait_for("a start", lambda events=events: len(place.events()) > events + 2, driver)  # type: ignore[misc]
+            began = time.monotonic()
             with suppress(subprocess.TimeoutExpired):
-                driver.wait(moment)
+                driver.wait(dice.uniform(0, longest / 4))
+            moment = f"{time.monotonic() - began:.1f} s after its {'start' if early else 'first event'}"
         if driver.poll() is not None or kills >= most:
             table = place.finish(driver)
             check_kept(before, place.finished())
@@ -66,8 +71,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
         count.kills += 1
         count.kept += len(after)
         who = "driver and all its processes" if everything else "driver"
-        print(f"kill {count.kills}: {who} after {moment:.1f} s, {len(after)} trials over, {place.reports()} reports")
-        sys.stdout.flush()
+        print(f"kill {count.kills}: {who} {moment}, {len(after)} trials over, {place.reports()} reports", flush=True)
 
 
 def check_kept(before: dict[int, tuple[str, float | None]], after: dict[int, tuple[str, float | None]]) -> None:
@@ -85,7 +89,7 @@ def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count
         for _ in range(most):
             reports = place.reports()
             # A trial that dies again and again without getting further is failed, and rightly.
-            if not wait_for("a report", lambda reports=reports: place.reports() > reports, driver):  # type: ignore[misc]
+            if not wait_for("a report", lambda reports=reports: place.reports() > reports, driver):
                 break
             time.sleep(dice.uniform(0, longest / 10))
             victims = below(driver.pid, name)
