@@ -30,6 +30,7 @@ class Events(NotPickled, Callback):
     def __init__(self, plan: Plan, board: Board, journal: Journal, display: Display, stage: str) -> None:
         self.plan, self.board, self.journal, self.display, self.stage = plan, board, journal, display, stage
         self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
+        self.stopped_for: dict[str, str] = {}  # Tune's name of a trial -> why it was stopped, if not by ASHA
         self._specs: dict[str, TrialSpec] = {}
 
     def started(self, trial_id: str, spec: TrialSpec) -> None:
@@ -65,7 +66,10 @@ class Events(NotPickled, Callback):
         if "interrupted" in result:
             self.interrupted.add(trial.trial_id)
             return
+        if trial.trial_id in self.stopped_for:
+            result["stopped_for"] = self.stopped_for[trial.trial_id]  # from now on part of the trial's last result
         row = self.board.report(run, result)
+        row.unhealthy = self.plan.limits.broken(result["metrics"])
         if self.journal.add("report", run, step=result["images_seen"], metrics=result["metrics"]):
             self.display.changed(row, "report")
 
