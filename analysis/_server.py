@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from analysis._sqlite import number
-from analysis.runs import Query, Run, shown
+from analysis.runs import Curve, Query, Run, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
     from mlflow.entities import Run as MlflowRun
 
 PAGE = 1000  # runs asked for at once
+QUESTIONS = 8  # asked at the same time, where each run needs one of its own
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 ANSWER = 5.0  # seconds in which a server must say that it is there
 
@@ -25,10 +32,18 @@ ANSWER = 5.0  # seconds in which a server must say that it is there
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def read(uri: str, query: Query) -> list[Run]:
     """The runs that a query means; ``ValueError`` when nobody answers, or somebody who does not know MLflow."""
+    with _reading(uri) as client:
+        return pages(client, query)
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[MlflowClient]:
+    """A client of the tracker at ``uri``; whatever it raises becomes a ``ValueError`` of one line."""
     check(uri)
     try:
         from mlflow import MlflowClient
@@ -37,7 +52,7 @@ def read(uri: str, query: Query) -> list[Run]:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it has to say is in its exceptions
     try:
-        return pages(MlflowClient(uri), query)
+        yield MlflowClient(uri)
     except Exception as error:  # of any driver, proxy or server
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"the tracking URI {shown(uri)} cannot be read ({reason})") from None
@@ -119,4 +134,32 @@ def _run(run: MlflowRun, experiments: dict[str, str]) -> Run:
         tags=dict(data.tags),
         metrics={metric.key: number(metric.value) for metric in metrics},
         steps={metric.key: metric.step for metric in metrics},
+        ended=info.end_time or 0,
+        artifacts=info.artifact_uri or "",
     )
+
+
+def curves(uri: str, runs: Sequence[str], metric: str) -> dict[str, Curve]:
+    """The history of a metric in some runs, asked for one by one: mlflow's client knows no other way."""
+    with _reading(uri) as client, ThreadPoolExecutor(QUESTIONS) as pool:
+        return dict(zip(runs, pool.map(lambda run: _curve(client.get_metric_history(run, metric)), runs), strict=True))
+
+
+def _curve(history: Iterable[Metric]) -> Curve:
+    told = sorted((point.step, point.timestamp, number(point.value)) for point in history)
+    return list({step: (step, value) for step, _, value in told}.values())
+
+
+def artifact(uri: str, run: Run, name: str) -> bytes | None:
+    """A file that was logged with a run, by way of the server or from its own place; None when it cannot be had."""
+    from mlflow import MlflowClient, artifacts
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if uri.startswith("sqlite:"):
+                found = artifacts.download_artifacts(artifact_uri=f"{run.artifacts}/{name}", dst_path=folder)
+            else:
+                found = MlflowClient(uri).download_artifacts(run.id, name, folder)
+            return Path(found).read_bytes()
+        except Exception:  # of any store's own driver; a report goes on without the picture
+            return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from analysis.runs import Query, Run
+from analysis.runs import Curve, Query, Run
 
 PATIENCE = 10.0  # seconds to wait for a sweep that is writing
 LARGEST = 1.7976931348623157e308  # how MLflow stores an infinity
@@ -20,11 +20,9 @@ def read(path: Path, query: Query) -> list[Run]:
     """The runs of a database file; ``ValueError`` when it is none of MLflow's."""
     condition, values = where(query)
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+        with closing(_open(path)) as database:
             if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
                 return []  # created, and not yet filled
-            database.isolation_level = None
-            database.execute("PRAGMA temp_store = MEMORY")
             database.execute("BEGIN")  # one moment's view, though a sweep may be writing
             database.execute(f"CREATE TEMP TABLE chosen AS SELECT run_uuid FROM runs r WHERE {condition}", values)
             return _runs(database)
@@ -58,6 +56,32 @@ def where(query: Query) -> tuple[str, list[str]]:
     return " AND ".join(conditions), values
 
 
+def curves(path: Path, runs: Sequence[str], metric: str) -> dict[str, Curve]:
+    """The history of a metric in some runs; ``ValueError`` when the file is none of MLflow's."""
+    query = f"SELECT run_uuid, step, CASE WHEN is_nan THEN NULL ELSE value END FROM metrics WHERE key = ? AND {CHOSEN}"
+    found: dict[str, Curve] = {run: [] for run in runs}
+    try:
+        with closing(_open(path)) as database:
+            database.execute("CREATE TEMP TABLE chosen (run_uuid TEXT PRIMARY KEY)")
+            database.executemany("INSERT OR IGNORE INTO chosen VALUES (?)", [(run,) for run in runs])
+            for run, step, value in database.execute(f"{query} ORDER BY run_uuid, step, timestamp", [metric]):
+                curve = found[run]
+                if curve and curve[-1][0] == step:
+                    curve.pop()
+                curve.append((step, number(value)))
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} cannot be read as an MLflow database ({error})") from None
+    return found
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection that can only read the file; its temporary tables are in memory."""
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
+    database.isolation_level = None
+    database.execute("PRAGMA temp_store = MEMORY")
+    return database
+
+
 def _runs(database: sqlite3.Connection) -> list[Run]:
     """All of the chosen runs, each with everything that belongs to it."""
     params, tags = (
@@ -70,10 +94,24 @@ def _runs(database: sqlite3.Connection) -> list[Run]:
     for run, key, value, step in database.execute(query):
         metrics[run][key] = number(value)
         steps[run][key] = step
-    query = f"SELECT run_uuid, r.name, e.name, status, start_time FROM {JOINED} WHERE {CHOSEN}"
+    columns = "run_uuid, r.name, e.name, status, start_time, end_time, artifact_uri"
     return [
-        Run(run, name or "", experiment, status, started or 0, params[run], tags[run], metrics[run], steps[run])
-        for run, name, experiment, status, started in database.execute(query)
+        Run(
+            id=run,
+            name=name or "",
+            experiment=experiment,
+            status=status,
+            started=started or 0,
+            params=params[run],
+            tags=tags[run],
+            metrics=metrics[run],
+            steps=steps[run],
+            ended=ended or 0,
+            artifacts=artifacts or "",
+        )
+        for run, name, experiment, status, started, ended, artifacts in database.execute(
+            f"SELECT {columns} FROM {JOINED} WHERE {CHOSEN}"
+        )
     ]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 DEFAULT_TRACKER = "sqlite:///mlflow.db"
 
@@ -29,6 +30,8 @@ class Run:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]  # NaN and infinities are themselves
     steps: Mapping[str, int]  # images seen when the metric was measured
+    ended: int = 0  # ms since 1970; 0 = not yet
+    artifacts: str = ""  # where its pictures and weights lie: file:///..., mlflow-artifacts:/..., s3://...
 
     @property
     def dataset(self) -> str:
@@ -94,6 +97,38 @@ def find_runs(uri: str, query: Query | None = None) -> list[Run]:
 
         found = _server.read(uri, query)
     return sorted(found, key=lambda run: (-run.started, run.id))
+
+
+Curve = list[tuple[int, float]]  # (images seen, value), in the order of images seen
+
+
+def find_curves(uri: str, runs: Sequence[Run], metric: str) -> dict[str, Curve]:
+    """Every value that ``metric`` had in some runs, by the run's id; a step that was told twice counts once, as last.
+
+    Raises ``ValueError`` when nothing answers at ``uri``. A server is asked once a run: give it no more than needed.
+    """
+    if not runs:
+        return {}
+    if uri.startswith("sqlite:"):
+        from analysis import _sqlite
+
+        return _sqlite.curves(database_file(uri), [run.id for run in runs], metric)
+    from analysis import _server
+
+    return _server.curves(uri, [run.id for run in runs], metric)
+
+
+def read_artifact(uri: str, run: Run, name: str) -> bytes | None:
+    """A file that was logged with a run; None when there is none of that name, or when its place does not answer."""
+    if run.artifacts.startswith(("file:", "/")):
+        path = Path(unquote(urlsplit(run.artifacts).path)) / name
+        try:
+            return path.read_bytes()
+        except OSError:
+            return None
+    from analysis import _server
+
+    return _server.artifact(uri, run, name)
 
 
 def tracking_uri(given: str | None) -> str:

@@ -55,6 +55,10 @@ def collect_command(chosen: argparse.Namespace) -> None:
         actors = 0 if actors == 1 else actors  # one actor is no faster than none
     if actors < 0:
         raise ValueError(f"--actors is {actors}; allowed is an integer >= 0")
+    if actors:  # before anything is written
+        from atari_collect.actors import check
+
+        check(chosen.address)
     view = None if chosen.archive_only else view_from(chosen)
     recipe = make_recipe(
         chosen.game,

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atari_collect import shard
+from atari_collect import ray_token, shard
 from atari_collect.archive import Archive
 from atari_collect.episode import Player
 from atari_collect.recipe import Recipe
 
 MOST_DEATHS = 5  # actors that may die one after the other without an episode in between
 
+ray_token.send()
 try:
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -119,8 +120,15 @@ def ray_actors(recipe: Recipe, archive: Archive, count: int, address: str | None
             ray.shutdown()
 
 
+def check(address: str | None) -> None:
+    """``ValueError`` when the Ray at ``address``, or at ``RAY_ADDRESS``, would not take our token; starts nothing."""
+    if why := ray_token.refusal(address or os.environ.get("RAY_ADDRESS") or "local"):
+        raise ValueError(why)
+
+
 def _connect(count: int, address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    check(address)
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atari_collect import ray_token
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -29,7 +31,7 @@ def find(with_groups: bool = False) -> Cluster:
 
     ``with_groups`` as in ``connect``. Raises ``ValueError`` when ``RAY_ADDRESS`` names a cluster that does not answer.
     """
-    address = os.environ.get("RAY_ADDRESS") or _started_here()
+    address = os.environ.get("RAY_ADDRESS") or started_here()
     if address and address != "local":
         return _of_running(address, with_groups)
     import torch
@@ -50,6 +52,8 @@ def connect(cluster: Cluster, with_groups: bool = False) -> None:
 
     if ray.is_initialized():
         return
+    if why := ray_token.refusal(cluster.address):
+        raise ValueError(why)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if cluster.address == "local":
         options |= {"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "include_dashboard": with_groups}
@@ -62,7 +66,7 @@ def connect(cluster: Cluster, with_groups: bool = False) -> None:
         warnings.simplefilter("ignore")
         try:
             ray.init(address=cluster.address, **options)
-        except ConnectionError as error:
+        except (ConnectionError, ray.exceptions.RayError) as error:
             raise ValueError(
                 f"{error}; RAY_ADDRESS and Ray's token (RAY_AUTH_MODE, ~/.ray/auth_token) decide"
             ) from None
@@ -78,17 +82,17 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _started_here() -> str | None:
+def started_here() -> str | None:
     """The address that ``ray start`` left on this machine, if its cluster still answers."""
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
     try:
         address = note.read_text().strip()
     except OSError:
         return None
-    return address if address and _answers(address) else None
+    return address if address and answers(address) else None
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     import socket
 
     host, _, port = address.rpartition(":")
@@ -100,7 +104,7 @@ def _answers(address: str) -> bool:
 
 
 def _of_running(address: str, with_groups: bool) -> Cluster:
-    if "://" not in address and address != "auto" and not _answers(address):
+    if "://" not in address and address != "auto" and not answers(address):
         raise ValueError(f"RAY_ADDRESS is {address!r}, where no Ray cluster answers; start it, or unset RAY_ADDRESS")
     import ray
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
+
+from atari_collect import ray_token
 
 # No telemetry, no rebuilt environments, and Tune's own files and tables stay out of the way.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -15,15 +15,4 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-
-def _has_token() -> bool:
-    """Whether this user has a token for Ray, in any of the places where Ray looks for it."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
-
-
-if "ray" not in sys.modules and _has_token():
-    # A cluster that was started where a token lay wants it, and one that was not does not mind. Ray reads this as it is
-    # imported, and would by itself send none. Later is too late: the cluster that Ray starts would then read another
-    # word than Ray itself has read, and refuse it.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+ray_token.send()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_nex
 from sweeps._resume import replicates, restore, restore_replicates
 from sweeps._search import FixedList, OptunaSearcher
 from sweeps._settings import parse
-from sweeps._space import Sweep
+from sweeps._space import Sweep, describe
 from sweeps._study import fresh_name, open_storage, open_study
 from sweeps._tracker import SWEEP, Tracker, check
 from vqvae_core.data import Dataset
@@ -59,6 +60,7 @@ def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
     """The plan, now that its images are known."""
     tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
+    tags["data.shape"] = "x".join(map(str, dataset.shape))
     folder = dataset.folder.absolute()
     return replace(plan, dataset_folder=folder, data_fingerprint=dataset.fingerprint, data_tags=tags)
 
@@ -90,7 +92,8 @@ class Run:
         self.tracker.start()
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
-        tags |= {**self.plan.data_tags, **code_tags()}
+        space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
+        tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
         display = open_display(self.board)

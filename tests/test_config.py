@@ -137,4 +137,4 @@ def test_help_names_every_field_with_its_value() -> None:
     text = describe_fields(PRESETS["cifar10_vqvae"]())
     for name in ("data.name cifar10", "model.num_codes 512", "train.lr 0.0003", "seed 0"):
         assert f"--{name}\n" in text
-    assert "(an integer >= 2)" in text and "(one of gradient, ema, frozen)" in text
+    assert "(an integer >= 2)" in text and "(one of gradient, ema, frozen, fsq)" in text

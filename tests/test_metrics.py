@@ -130,6 +130,7 @@ class TestEvaluate:
         checkpoint = keeper.last()
         assert checkpoint is not None
         found = evaluate_split(checkpoint.experiment, checkpoint.model(), made_up, split)
+        assert found.pop("unigram_pixels") > 0
         of_training = {k.removeprefix("valid/"): v for k, v in checkpoint.metrics.items() if k.startswith("valid/")}
         assert (found == of_training) == (split == "valid")
 

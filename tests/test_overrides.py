@@ -43,6 +43,12 @@ STRANGE = Experiment(
         restart_below=0.125,
         output="linear",
         likelihood="gaussian",
+        scale="channel",
+        mixture_components=2,
+        residual=True,
+        projected_dim=2,
+        normalize=True,
+        fsq_levels="17",
     ),
     TrainConfig(
         images=99,

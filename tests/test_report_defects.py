@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import vqvae_core
 from vqvae_core.batches import Images
 from vqvae_core.config import Experiment, VQVAEConfig
+from vqvae_core.convolutions import Residual
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.likelihood import eq7, to_unit
 from vqvae_core.metrics import evaluate_split
@@ -30,7 +31,7 @@ from vqvae_core.overrides import with_overrides
 from vqvae_core.presets import PRESETS, tiny
 from vqvae_core.quantize import nearest
 from vqvae_core.train import fit
-from vqvae_core.vqvae import VQVAE, Residual
+from vqvae_core.vqvae import VQVAE
 
 TinyOn = Callable[..., Experiment]
 SMALL = VQVAEConfig(hidden=8, residual_blocks=2, num_codes=16, code_dim=8, codebook_init="normal")

@@ -25,8 +25,10 @@ def line(report: Report, budget: int) -> str:
     """A report in one line of a terminal."""
     m = report.metrics
     progress = f"{report.images_seen:>10,} of {budget:,} images  loss {m['train/loss']:.4f}"
-    bits = f"bits/dim {m['valid/bits_per_dim']:.3f} = {m['valid/distortion']:.3f} + {m['valid/rate_unigram']:.3f}"
-    rest = f"perplexity {m['valid/perplexity']:.1f}  {m['train/images_per_sec']:,.0f} images/s"
+    total, distortion = m["valid/bits_per_dim"], m["valid/distortion"]
+    bits = f"bits/dim {total:.3f} = {distortion:.3f} + {total - distortion:.3f}"
+    codes = f"perplexity {m['valid/perplexity']:.1f}  " if "valid/perplexity" in m else ""
+    rest = f"{codes}{m['train/images_per_sec']:,.0f} images/s"
     return f"{progress}  {bits}  {rest}"
 
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from vqvae_core.config import Experiment
 from vqvae_core.files import sha256, whole_folder
+from vqvae_core.image_model import ImageModel
 from vqvae_core.models import build
 from vqvae_core.overrides import flatten, from_json
 from vqvae_core.train import State
-from vqvae_core.vqvae import VQVAE
 
 WEIGHTS, CONFIG, TRAINING, MANIFEST = "model.safetensors", "experiment.json", "training.pt", "checkpoint.json"
 
@@ -64,7 +64,7 @@ class Checkpoint:
         rest = torch.load(self.folder / TRAINING, weights_only=True, map_location="cpu")
         return {**rest, "model": load_file(self.folder / WEIGHTS), "experiment": flatten(self.experiment)}
 
-    def model(self) -> VQVAE:
+    def model(self) -> ImageModel:
         """The model in evaluation mode."""
         model = build(self.experiment.model, self.shape)
         model.load_state_dict(load_file(self.folder / WEIGHTS))

@@ -116,22 +116,45 @@ class DataConfig(Checked):
 
 
 @dataclass(frozen=True)
-class VQVAEConfig(Checked):
-    """A VQ-VAE as in Section 2 of Kumar, Deleu, Racah (2018)."""
+class ImageModelConfig(Checked):
+    """What all models of images have in common: the convolutions, and the likelihood that prices an image."""
 
     section: ClassVar[str] = "model"
-    type: ClassVar[str] = "vqvae"
     hidden: int = option(256, "channels of every convolution", least=1)
     residual_blocks: int = option(2, "residual blocks in the encoder, and as many in the decoder", least=0)
     batch_norm: bool = option(False, "batch normalisation after each convolution but the last")
+    output: str = option("tanh", "last activation of the decoder, where it answers a mean", choices=("tanh", "linear"))
+    likelihood: str = option(
+        "logistic",
+        "how an image is priced: discretised logistic or Gaussian, 256-way softmax, mixture of discretised logistics",
+        choices=("logistic", "gaussian", "categorical", "mixture"),
+    )
+    scale: str = option(
+        "fitted",
+        "of a logistic or gaussian: fitted after training on squared errors, or learned, one or one a channel",
+        choices=("fitted", "global", "channel"),
+    )
+    mixture_components: int = option(5, "logistics in a mixture", least=1)
+
+    @property
+    def trains_on_errors(self) -> bool:
+        """Whether training minimises squared errors, as in the report, and not the likelihood's own bits."""
+        return self.scale == "fitted" and self.likelihood in ("logistic", "gaussian")
+
+
+@dataclass(frozen=True)
+class VQVAEConfig(ImageModelConfig):
+    """A VQ-VAE as in Section 2 of Kumar, Deleu, Racah (2018)."""
+
+    type: ClassVar[str] = "vqvae"
     num_codes: int = option(512, "K, entries of a codebook", least=2)
     code_dim: int = option(256, "D, dimensions of one entry", least=1)
     codes_per_position: int = option(1, "G, codes at each position of the latent map, each with its codebook", least=1)
     beta: float = option(1.0, "weight of the commitment loss, beta in Equation 6", least=0)
     quantizer: str = option(
         "gradient",
-        "how the codebook learns: Equation 6's second term, moving averages, or not at all",
-        choices=("gradient", "ema", "frozen"),
+        "how the codebook learns: Equation 6's second term, moving averages, not at all; fsq = a grid and no codebook",
+        choices=("gradient", "ema", "frozen", "fsq"),
     )
     codebook_init: str = option(
         "uniform",
@@ -144,20 +167,112 @@ class VQVAEConfig(Checked):
     restart_below: float = option(
         0.0, "a code used less than this share of an even use is drawn anew from the batch; 0 = never", least=0, below=1
     )
-    output: str = option("tanh", "last activation of the decoder", choices=("tanh", "linear"))
-    likelihood: str = option(
-        "logistic", "shape of the discretised likelihood that prices an image", choices=("logistic", "gaussian")
+    residual: bool = option(
+        False, "each further code of a position codes what the ones before left, not other channels"
     )
+    projected_dim: int = option(0, "dimensions that vectors are projected to where codes are looked up; 0 = D", least=0)
+    normalize: bool = option(False, "vectors and codes are divided by their l2 norm before the look-up")
+    fsq_levels: str = option("8,8,8", "levels of each of FSQ's dimensions; their product is K")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.quantizer == "fsq":
+            levels = fsq_levels(self)
+            if math.prod(levels) != self.num_codes:
+                raise ValueError(
+                    f"model.fsq_levels is {self.fsq_levels!r}; allowed are levels whose product is "
+                    f"model.num_codes = {self.num_codes}"
+                )
+            for name in ("restart_below", "residual", "projected_dim", "normalize"):
+                if getattr(self, name):
+                    none = "false" if isinstance(getattr(self, name), bool) else "0"
+                    raise ValueError(
+                        f"model.{name} is {getattr(self, name)}; allowed is {none} where model.quantizer is fsq"
+                    )
         if self.quantizer == "frozen" and self.restart_below:
             raise ValueError(
                 f"model.restart_below is {self.restart_below}; allowed is 0 where model.quantizer is frozen"
             )
 
+    @property
+    def latent_channels(self) -> int:
+        """Channels between encoder and quantiser, and between quantiser and decoder."""
+        return self.code_dim * (1 if self.residual else self.codes_per_position)
 
-ModelConfig = VQVAEConfig  # a union once there are more
+
+def fsq_levels(config: VQVAEConfig) -> list[int]:
+    """``"8,8,8"`` -> ``[8, 8, 8]``; ``ValueError`` when it is no such list."""
+    levels = [int(text) if text.strip().isdecimal() else 0 for text in config.fsq_levels.split(",")]
+    if min(levels) < 2:
+        raise ValueError(f"model.fsq_levels is {config.fsq_levels!r}; allowed are integers >= 2 with commas between")
+    return levels
+
+
+@dataclass(frozen=True)
+class VAEConfig(ImageModelConfig):
+    """A VAE with a Gaussian latent (Kingma and Welling 2014) between the same encoder and decoder."""
+
+    type: ClassVar[str] = "vae"
+    latent_dim: int = option(128, "dimensions of the latent vector; of each position's, where it is a map", least=1)
+    latent_map: bool = option(False, "a vector at each position of the encoder's map, instead of one for the image")
+
+
+@dataclass(frozen=True)
+class CategoricalConfig(ImageModelConfig):
+    """What models with a distribution over the codes at every position have in common.
+
+    Their objective needs the likelihood itself, where others can do with squared errors.
+    """
+
+    likelihood: str = option(
+        "categorical",
+        "how an image is priced: discretised logistic or Gaussian, 256-way softmax, mixture of discretised logistics",
+        choices=("logistic", "gaussian", "categorical", "mixture"),
+    )
+    scale: str = option(
+        "global", "of a logistic or gaussian, learned: one, or one a channel", choices=("global", "channel")
+    )
+    num_codes: int = option(512, "K, codes to choose from", least=2)
+    code_dim: int = option(256, "D, dimensions of the vector that stands for a code", least=1)
+    codes_per_position: int = option(1, "G, codes at each position of the latent map, each with its table", least=1)
+
+
+@dataclass(frozen=True)
+class VIMCOConfig(CategoricalConfig):
+    """Codes drawn from the encoder's distribution, trained on the bound of several samples (Mnih and Rezende 2016)."""
+
+    type: ClassVar[str] = "vimco"
+    samples: int = option(
+        10, "S, samples of the bound; each takes the other S - 1 for its baseline (paper: 50)", least=2
+    )
+    samples_at_once: int = option(0, "samples decoded together, which is what memory goes with; 0 = all", least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_at_once and self.batch_norm:
+            raise ValueError(
+                f"model.samples_at_once is {self.samples_at_once}; allowed is 0 where model.batch_norm is true, "
+                f"whose statistics are of all samples"
+            )
+
+
+@dataclass(frozen=True)
+class DVAEConfig(CategoricalConfig):
+    """Codes relaxed with Gumbel noise (Jang et al. 2017, Maddison et al. 2017), as in DALL-E's first stage."""
+
+    type: ClassVar[str] = "dvae"
+    temperature: float = option(1.0, "of the relaxation, at the beginning", above=0)
+    last_temperature: float = option(0.0625, "of the relaxation, once it is annealed", above=0)
+    annealed_by: float = option(
+        0.5,
+        "share of the budget after which the temperature is the last and the KL has its full weight",
+        above=0,
+        most=1,
+    )
+    straight_through: bool = option(False, "the decoder sees hard codes, and only their gradient is relaxed")
+
+
+ModelConfig = VQVAEConfig | VAEConfig | VIMCOConfig | DVAEConfig
 
 
 @dataclass(frozen=True)

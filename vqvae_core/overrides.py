@@ -14,9 +14,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vqvae_core.config import DataConfig, Experiment, TrainConfig, VQVAEConfig, allowed, plain_types, type_hints
+from vqvae_core.config import (
+    DataConfig,
+    DVAEConfig,
+    Experiment,
+    ModelConfig,
+    TrainConfig,
+    VAEConfig,
+    VIMCOConfig,
+    VQVAEConfig,
+    allowed,
+    plain_types,
+    type_hints,
+)
 
-MODELS = {config.type: config for config in (VQVAEConfig,)}
+MODELS: dict[str, type[ModelConfig]] = {
+    config.type: config for config in (VQVAEConfig, VAEConfig, VIMCOConfig, DVAEConfig)
+}
 
 
 def flatten(experiment: Experiment) -> dict[str, Any]:

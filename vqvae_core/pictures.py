@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vqvae_core.data import Dataset
+from vqvae_core.image_model import ImageModel
 from vqvae_core.likelihood import to_levels, to_unit
-from vqvae_core.vqvae import VQVAE
 
 
 def grid(rows: list[NDArray[np.uint8]], gap: int = 2, least_width: int = 640) -> Image.Image:
@@ -29,7 +29,7 @@ def grid(rows: list[NDArray[np.uint8]], gap: int = 2, least_width: int = 640) ->
 
 
 @torch.no_grad()
-def reconstruct(model: VQVAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def reconstruct(model: ImageModel, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Images (N, H, W, C) uint8 through the codes and back."""
     model.eval()
     device = next(model.parameters()).device
@@ -38,7 +38,7 @@ def reconstruct(model: VQVAE, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def save_reconstructions(model: VQVAE, dataset: Dataset, split: str, path: Path, count: int = 10) -> None:
+def save_reconstructions(model: ImageModel, dataset: Dataset, split: str, path: Path, count: int = 10) -> None:
     """Write a PNG with ``count`` images, evenly spread over a split, above their reconstructions."""
     images = dataset.images(split)
     chosen = images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from vqvae_core.config import DataConfig, Experiment, TrainConfig, VQVAEConfig
+from vqvae_core.config import DataConfig, DVAEConfig, Experiment, TrainConfig, VAEConfig, VIMCOConfig, VQVAEConfig
 
 # The report, 2.1: beta 1, learning rate 3e-4, batch 32, K 512, D 256, codebook U(-1/K, 1/K).
 _REPORT = TrainConfig(images=1_000_000, batch_size=32, lr=3e-4)
@@ -50,17 +52,56 @@ def tiny() -> Experiment:
     )
 
 
+def vae(beside: Callable[[], Experiment]) -> Experiment:
+    """The VAE beside a VQ-VAE, trained on squared errors as in the report: 128 dimensions for an image.
+
+    A large image has a vector at each position of the map instead: 128 dimensions would be too few, and the linear
+    layers around them larger than all the rest.
+    """
+    base = beside()
+    large = base.data.name in LARGE
+    return replace(base, model=VAEConfig(**_shared(base), latent_dim=8 if large else 128, latent_map=large))
+
+
+def vimco(beside: Callable[[], Experiment]) -> Experiment:
+    """VIMCO beside a VQ-VAE: as many codes, drawn from a distribution; 10 samples, a fifth of the original paper's."""
+    base = beside()
+    at_once = 1 if base.data.name in LARGE else 0
+    return replace(base, model=VIMCOConfig(**_shared(base), **_codes(base), samples=10, samples_at_once=at_once))
+
+
+def dvae(beside: Callable[[], Experiment]) -> Experiment:
+    """The dVAE beside a VQ-VAE: as many codes, relaxed in training."""
+    base = beside()
+    return replace(base, model=DVAEConfig(**_shared(base), **_codes(base)))
+
+
+LARGE = ("mini_imagenet", "boxing")  # a softmax over 256 levels for each of their values would need gigabytes
+
+
+def _shared(base: Experiment) -> dict[str, Any]:
+    model = base.model
+    return {"hidden": model.hidden, "residual_blocks": model.residual_blocks, "batch_norm": model.batch_norm}
+
+
+def _codes(base: Experiment) -> dict[str, Any]:
+    """The codes of a VQ-VAE, and a likelihood to train on: squared errors are none."""
+    assert isinstance(base.model, VQVAEConfig)
+    names = ("num_codes", "code_dim", "codes_per_position")
+    head = {"likelihood": "logistic", "scale": "channel"} if base.data.name in LARGE else {"likelihood": "categorical"}
+    return {name: getattr(base.model, name) for name in names} | head
+
+
+_VQVAES = (digits_vqvae, mnist_vqvae, fashion_mnist_vqvae, cifar10_vqvae, mini_imagenet_vqvae, boxing_vqvae)
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
-    preset.__name__: preset
-    for preset in (
-        digits_vqvae,
-        mnist_vqvae,
-        fashion_mnist_vqvae,
-        cifar10_vqvae,
-        mini_imagenet_vqvae,
-        boxing_vqvae,
-        tiny,
-    )
+    **{preset.__name__: preset for preset in _VQVAES},
+    **{
+        preset.__name__.replace("vqvae", model.__name__): partial(model, preset)
+        for model in (vae, vimco, dvae)
+        for preset in _VQVAES
+    },
+    "tiny": tiny,
 }
 
 

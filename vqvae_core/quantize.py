@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_core.config import VQVAEConfig
@@ -39,12 +41,40 @@ class Quantized:
     commitment_loss: Tensor  # (B,): mean of |z_e - sg[e]|^2 per image, third term without its beta
 
 
-class VectorQuantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
+    """From encoder outputs to codes and back.
+
+    ``forward`` changes nothing but what it notes for ``update``, which the training loop calls after each optimiser
+    step.
+    """
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether the first codes are where they should be; else ``start`` puts them there."""
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantise encoder outputs, in float32 whatever autocast says."""
+
+    @abstractmethod
+    def decode(self, indices: Tensor) -> Tensor:
+        """The vectors of codes (B, G, H, W): the same values as in ``forward``'s answer."""
+
+    @abstractmethod
+    def start(self, z: Tensor, generator: torch.Generator) -> None:
+        """Put the first codes among all workers' encoder outputs, where the configuration says so."""
+
+    @abstractmethod
+    def update(self, generator: torch.Generator) -> int:
+        """After an optimiser step; the same ``generator`` state on every worker; gives the codes restarted."""
+
+
+class VectorQuantizer(Quantizer):
     """Nearest-code quantisation of G groups of channels, each with its own codebook (Equation 1).
 
     ``codebook`` is (G, K, D): a parameter where the loss moves it, a buffer where moving averages do or nothing does.
-    ``forward`` changes nothing but what it notes for ``update``, which the training loop calls after each optimiser
-    step.
+    With ``normalize``, vectors and codes are compared and passed on with length 1.
     """
 
     def __init__(self, config: VQVAEConfig) -> None:
@@ -78,13 +108,14 @@ class VectorQuantizer(nn.Module):
             batch, _, height, width = z.shape
             groups, _, dim = self.codebook.shape
             z = z.float()
+            if self.config.normalize:
+                z = F.normalize(z.unflatten(1, (groups, dim)), dim=2).flatten(1, 2)
+            codebook = self.codes()
             vectors = z.view(batch, groups, dim, height, width).permute(1, 0, 3, 4, 2).reshape(groups, -1, dim)  # G N D
-            indices = torch.stack(
-                [nearest(v, c) for v, c in zip(vectors.detach(), self.codebook.detach(), strict=True)]
-            )
+            indices = torch.stack([nearest(v, c) for v, c in zip(vectors.detach(), codebook.detach(), strict=True)])
             if self.training and self.watches:
                 self._seen.append((vectors.detach().view(groups, batch, -1, dim), indices.view(groups, batch, -1)))
-            codes = torch.stack([c.index_select(0, i) for c, i in zip(self.codebook, indices, strict=True)])  # G N D
+            codes = torch.stack([c.index_select(0, i) for c, i in zip(codebook, indices, strict=True)])  # G N D
             codes = codes.view(groups, batch, height, width, dim).permute(1, 0, 4, 2, 3).reshape(z.shape)
             trained = self.config.quantizer == "gradient"
             codebook_loss = (z.detach() - codes).pow(2).flatten(1).mean(1) if trained else z.new_zeros(batch)
@@ -94,10 +125,22 @@ class VectorQuantizer(nn.Module):
             indices = indices.view(groups, batch, height, width).transpose(0, 1)
             return Quantized(straight_through, indices, codebook_loss, commitment_loss)
 
+    @property
+    def ready(self) -> bool:
+        return bool(self.started)
+
+    def codes(self) -> Tensor:
+        """The vectors that stand for the codes, (G, K, D)."""
+        return F.normalize(self.codebook, dim=2) if self.config.normalize else self.codebook
+
+    def forget(self) -> None:
+        """Drop what ``forward`` noted for ``update``."""
+        self._seen.clear()
+
     def decode(self, indices: Tensor) -> Tensor:
         """The vectors (B, G * D, H, W) of codes (B, G, H, W)."""
         batch, _, height, width = indices.shape
-        codes = torch.stack([c[i] for c, i in zip(self.codebook, indices.transpose(0, 1), strict=True)])  # G B H W D
+        codes = torch.stack([c[i] for c, i in zip(self.codes(), indices.transpose(0, 1), strict=True)])  # G B H W D
         return codes.permute(1, 0, 4, 2, 3).reshape(batch, -1, height, width)
 
     @torch.no_grad()
@@ -107,6 +150,8 @@ class VectorQuantizer(nn.Module):
             return
         groups, num_codes, dim = self.codebook.shape
         vectors = z.float().view(len(z), groups, dim, -1).permute(1, 0, 3, 2).reshape(groups, -1, dim)
+        if self.config.normalize:
+            vectors = F.normalize(vectors, dim=2)
         for group, own in enumerate(vectors):
             points = gather_rows(own)
             first = points[_draw(len(points), num_codes, generator).to(points.device)]
@@ -137,7 +182,7 @@ class VectorQuantizer(nn.Module):
         if not self.usage.any():
             self.usage.fill_(even)  # the past that there is not: every code used evenly
             if self.vector_sums is not None:
-                self.vector_sums.copy_(self.codebook * even)
+                self.vector_sums.copy_(self.codes() * even)
         decay = self.config.ema_decay
         counts = torch.zeros_like(self.usage).scatter_add_(1, indices, torch.ones_like(indices, dtype=torch.float32))
         self.usage.lerp_(sum_over_workers(counts), 1 - decay)

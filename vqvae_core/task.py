@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqvae_core.batches import Images
-from vqvae_core.config import Experiment, VQVAEConfig
+from vqvae_core.config import Experiment, ImageModelConfig
 from vqvae_core.data import Dataset
 from vqvae_core.hardware import Precision
 from vqvae_core.metrics import calibrate, evaluate
@@ -46,7 +46,7 @@ class Task(Protocol):
 def task_for(experiment: Experiment, dataset: Dataset, device: torch.device, precision: Precision) -> Task:
     """The task that an experiment's model means, with fresh weights: the one place that chooses."""
     match experiment.model:
-        case VQVAEConfig():
+        case ImageModelConfig():
             return ImageTask(experiment, dataset, device, precision)
 
 

@@ -112,8 +112,9 @@ class _Run:
         }
 
     def load(self, state: State) -> None:
-        ours = {k: v for k, v in flatten(self.experiment).items() if k not in MAY_CHANGE}
-        theirs = {k: v for k, v in state["experiment"].items() if k not in MAY_CHANGE}
+        may_change = MAY_CHANGE - {"train.images"} if self.model.anneals else MAY_CHANGE
+        ours = {k: v for k, v in flatten(self.experiment).items() if k not in may_change}
+        theirs = {k: v for k, v in state["experiment"].items() if k not in may_change}
         if changed := difference(theirs, ours):
             raise ValueError(f"the state to continue from is another experiment's: {changed}")
         if state["data"] != self.task.fingerprint:
@@ -161,13 +162,19 @@ class _Run:
         """One optimiser step over ``batch_size`` images; the batch's mean loss and its terms, still on the device."""
         config, seen = self.config, self.images_seen
         numbers = self.order.take(seen, config.batch_size)
-        own = len(numbers) // world_size()
-        batch = self.task.batch(numbers[rank() * own : (rank() + 1) * own])
+        count = len(numbers) // world_size()
+        own = slice(rank() * count, (rank() + 1) * count)
+        batch = self.task.batch(numbers[own])
+        if self.model.noise:
+            source = torch.Generator().manual_seed(mix("noise", self.experiment.seed, seen))
+            noise = torch.rand(len(numbers), *self.model.noise, generator=source)
+            batch = (*batch, noise[own].to(self.device))
         # Randomness is a function of the seed and the images seen, so no generator's state needs saving. Every worker
         # draws its own numbers, but codebooks are changed alike.
         torch.manual_seed(mix("step", self.experiment.seed, seen, rank()))
         shared = torch.Generator().manual_seed(mix("codebook", self.experiment.seed, seen))
         self.wrapped.train()
+        self.model.before_step(seen / config.images)
         if seen == 0:
             with self.precision():
                 self.model.start(batch, shared)

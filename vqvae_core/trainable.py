@@ -19,10 +19,20 @@ class Loss:
 
 
 class Trainable(nn.Module):
-    """A model that ``fit`` can train; in training mode, ``forward(*batch)`` answers a ``Loss`` or more."""
+    """A model that ``fit`` can train; in training mode, ``forward(*batch)`` answers a ``Loss`` or more.
+
+    Where ``noise`` is a shape, uniform numbers (B, *noise) come last in the batch: they are drawn for the whole batch
+    before it is shared out, so that they are the same for any number of workers.
+    """
+
+    noise: tuple[int, ...] = ()
+    anneals: bool = False  # whether what is trained depends on the share of the budget that is behind it
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
         """Before the first step, with its batch; the generator's state is the same on every worker."""
+
+    def before_step(self, progress: float) -> None:
+        """Before each optimiser step, with the share of the budget that is behind it."""
 
     def after_step(self, generator: torch.Generator) -> None:
         """After each optimiser step; the generator's state is the same on every worker."""

@@ -1,0 +1,41 @@
+"""Models whose encoder answers a distribution over the codes at every position: what VIMCO and dVAE share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vqvae_core.config import CategoricalConfig
+from vqvae_core.image_model import ImageModel
+from vqvae_core.posterior import Categorical
+
+
+class CategoricalModel(ImageModel):
+    """An encoder to logits, a table of K vectors for each of G codes at a position, and the decoder."""
+
+    config: CategoricalConfig
+    latent_shape: tuple[int, int, int]
+    num_codes: int
+
+    def __init__(self, config: CategoricalConfig, shape: tuple[int, int, int]) -> None:
+        G, K, D = config.codes_per_position, config.num_codes, config.code_dim
+        super().__init__(config, shape, G * K, G * D)
+        self.latent_shape, self.num_codes = (G, *self.map_shape), K
+        self.table = nn.Parameter(torch.randn(G, K, D))
+
+    def log_probs(self, images: Tensor) -> Tensor:
+        """log q(z | x): (B, G, h, w, K) float32."""
+        logits = self.encoder(images).float().unflatten(1, (-1, self.num_codes))  # B G K h w
+        return logits.permute(0, 1, 3, 4, 2).log_softmax(-1)
+
+    def posterior(self, images: Tensor) -> Categorical:
+        return Categorical(self.log_probs(images))
+
+    def embed(self, z: Tensor) -> Tensor:
+        """The table's vectors (B, G * D, h, w) for codes (B, G, h, w)."""
+        vectors = torch.stack([table[codes] for table, codes in zip(self.table, z.unbind(1), strict=True)], 1)
+        return vectors.permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """Mixed vectors (B, G * D, h, w) for weights (B, G, h, w, K) of the codes."""
+        return torch.einsum("bghwk,gkd->bgdhw", weights, self.table).flatten(1, 2)
