@@ -20,7 +20,7 @@ from sweeps._display import Display
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._search import NotPickled, TrialSpec
-from sweeps._trial import ERROR, PICTURE
+from sweeps._trial import ERROR
 from vqvae_core.overrides import flatten, run_key
 
 
@@ -99,9 +99,9 @@ class Events(NotPickled, Callback):
     def _end(self, trial: Trial, state: str, reason: str) -> None:
         spec = self._specs[trial.trial_id]
         row = self.board.end(spec.run, state, reason)
-        for name in (PICTURE, ERROR):
-            if (spec.folder / name).exists():
-                self.journal.add("artifact", spec.run, path=str(spec.folder / name))
+        for path in (*sorted(spec.folder.glob("*.png")), spec.folder / ERROR):
+            if path.exists():
+                self.journal.add("artifact", spec.run, path=str(path))
         self.journal.add("end", spec.run, state=state, tags={"status.reason": reason, "trial.state": state})
         self.display.changed(row, "end")
 

@@ -19,10 +19,12 @@ from sweeps._tracker import SWEEP
 from vqvae_core.batches import Images
 from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Keeper
 from vqvae_core.data import Dataset
-from vqvae_core.metrics import evaluate_split, mean_image_bits
-from vqvae_core.pictures import save_reconstructions
+from vqvae_core.metrics import mean_image_bits
+from vqvae_core.pictures import save_picture
+from vqvae_core.second_stage import image_model_of
+from vqvae_core.task import evaluate_on
 
-TEST_PICTURE = "test_reconstructions.png"
+TEST = "test_"  # before the name of the picture of the test split
 
 
 def best_group(board: Board) -> Row | None:
@@ -39,7 +41,7 @@ def best_group(board: Board) -> Row | None:
 def mean_image_floor(dataset: Dataset, plan: Plan) -> float:
     """Bits/dim of valid under a decoder that always answers the mean training image."""
     cpu = torch.device("cpu")
-    likelihood = plan.base.model.likelihood
+    likelihood = image_model_of(plan.base).likelihood
     return mean_image_bits(Images(dataset, "train", cpu), Images(dataset, "valid", cpu), likelihood)
 
 
@@ -49,18 +51,22 @@ def evaluate_test(folder: str, dataset: str, fingerprint: str) -> dict[str, floa
     if last is None:
         raise ValueError(f"{folder} has no whole checkpoint")
     images = images_on_this_node(Path(dataset), last.experiment.data, fingerprint)
-    metrics = evaluate_split(last.experiment, last.model(), images, "test")
-    save_reconstructions(last.model(), images, "test", Path(folder) / TEST_PICTURE)
+    metrics = evaluate_on(last.experiment, last.model(), images, "test")
+    save_picture(last.model(), images, "test", Path(folder), TEST)
     return {f"test/{name}": value for name, value in metrics.items()}
 
 
 def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal: Journal) -> None:
-    """The winner and its replicates on the test split, once; figures, pictures and the winner's weights are tracked."""
+    """The winner and its replicates on the test split, once; figures, pictures and the winner's weights are tracked.
+
+    Of a sweep that is a list of runs, all of them.
+    """
     import ray
 
     tested: dict[str, dict[str, float]] = json.loads(study.user_attrs.get("tested", "{}"))
     remote = ray.remote(num_cpus=plan.cpus_per_worker, num_gpus=plan.gpus_per_worker, max_retries=1)(evaluate_test)
-    rows = [best, *(row for row in board.rows.values() if row.parent == best.run and row.state == "complete")]
+    complete = [row for row in board.rows.values() if row.state == "complete"]
+    rows = complete if plan.sweep.fixed else [best, *(row for row in complete if row.parent == best.run)]
     for row in rows:
         row.metrics = {**row.metrics, **tested.get(row.run, {})}
     rows = [row for row in rows if row.run not in tested]
@@ -72,7 +78,8 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
         row.metrics = {**row.metrics, **metrics}
         tested[row.run] = metrics
         journal.add("extra", row.run, step=checkpoint.images_seen, metrics=metrics)
-        journal.add("artifact", row.run, path=str(folder / TEST_PICTURE))
+        for picture in sorted(folder.glob(f"{TEST}*.png")):
+            journal.add("artifact", row.run, path=str(picture))
         for name in (WEIGHTS, CONFIG, MANIFEST) if row is best else (CONFIG,):
             journal.add("artifact", row.run, path=str(checkpoint.folder / name), to="checkpoint")
     study.set_user_attr("tested", json.dumps(tested))

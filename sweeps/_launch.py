@@ -17,13 +17,14 @@ from sweeps._display import Display, open_display, progress
 from sweeps._events import Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
 from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
+from sweeps._first import encode_for, parent_of
 from sweeps._images import images_of
 from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
 from sweeps._plan import Plan, describe_plan, make_plan
 from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_next
-from sweeps._resume import replicates, restore, restore_replicates
-from sweeps._search import FixedList, OptunaSearcher
+from sweeps._resume import check_fixed, fixed, replicates, restore, restore_replicates
+from sweeps._search import FixedList, OptunaSearcher, TrialSpec
 from sweeps._settings import parse
 from sweeps._space import Sweep, describe
 from sweeps._study import fresh_name, open_storage, open_study
@@ -47,6 +48,7 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
         plan = with_dataset(plan, dataset)
         storage = open_storage(plan.storage)
         plan = fresh_name(plan, storage) if settings.fresh else plan
+        check_fixed(plan)
         study = open_study(plan, storage)
         with only_one(plan):
             finished = Run(plan, study, dataset).go()
@@ -61,6 +63,7 @@ def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
     tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
     tags["data.shape"] = "x".join(map(str, dataset.shape))
+    tags |= encode_for(plan.base, dataset)
     folder = dataset.folder.absolute()
     return replace(plan, dataset_folder=folder, data_fingerprint=dataset.fingerprint, data_tags=tags)
 
@@ -94,6 +97,7 @@ class Run:
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
+        tags |= parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
         display = open_display(self.board)
@@ -124,13 +128,21 @@ class Run:
             execute(self.plan, searcher, count, scheduler(self.plan, searcher, events), events, self.stop)
 
     def _confirm(self, display: Display) -> None:
-        specs = [] if self.stop.raised.is_set() else replicates(self.plan, self.study)
+        if self.stop.raised.is_set():
+            return
+        if self.plan.sweep.fixed:
+            self._list(display, fixed(self.plan), "fixed", "training")
+        else:
+            why = f"confirming the best {self.plan.confirm} with {self.plan.seeds} seeds each:"
+            self._list(display, replicates(self.plan, self.study), "confirm", why)
+
+    def _list(self, display: Display, specs: list[TrialSpec], stage: str, why: str) -> None:
         restore_replicates(specs, self.board, self.journal)
         specs = [spec for spec in specs if spec.run not in self.board.rows]
         if specs:
             self.board.planned = len(self.board.rows) + len(specs)
-            display.say(f"confirming the best {self.plan.confirm} with {self.plan.seeds} seeds each: {len(specs)} runs")
-            events = Events(self.plan, self.board, self.journal, display, "confirm")
+            display.say(f"{why} {len(specs)} runs")
+            events = Events(self.plan, self.board, self.journal, display, stage)
             searcher = FixedList(self.plan, specs, events.started)
             execute(self.plan, searcher, len(specs), FIFOScheduler(), events, self.stop)
 
@@ -146,7 +158,8 @@ class Run:
             print(f"{pareto_table(self.board, self.plan.objectives)}\n")
         if self.plan.seeds > 1:
             print(f"{confirmed(self.board)}\n")
-        print(importance_text(self.study))
+        if self.plan.sweep.space:
+            print(importance_text(self.study))
         print(outcome(best))
 
     def _close(self, finished: bool) -> None:

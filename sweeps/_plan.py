@@ -14,11 +14,12 @@ from sweeps._images import game_of
 from sweeps._objectives import FIRST, LABELS
 from sweeps._settings import Settings
 from sweeps._space import Point, Sweep, describe, fields_of, known_points
-from vqvae_core.config import Experiment
+from vqvae_core.config import Experiment, SecondStageConfig
 from vqvae_core.data import KNOWN
 from vqvae_core.data.prepare import find_source, folder_of
 from vqvae_core.overrides import flatten, with_overrides
 from vqvae_core.presets import preset_for
+from vqvae_core.second_stage import pinned
 
 REDUCTION = 3  # of ASHA: one trial in three goes on from a rung to the next
 RUNGS = 2  # at a ninth and a third of the budget
@@ -68,8 +69,10 @@ class Plan:
         return self.base.train.images // REDUCTION**RUNGS
 
     def experiment(self, point: Point, seed: int | None = None) -> Experiment:
-        """The experiment at a point; ``ValueError`` when it cannot be."""
-        changed = with_overrides(self.base, fields_of(self.sweep, point))
+        """The experiment at a point, which may name another ``model.type``; ``ValueError`` when it cannot be."""
+        fields = dict(fields_of(self.sweep, point))
+        base = of_kind(self.base, fields.pop("model.type", self.base.model.type))
+        changed = with_overrides(base, fields)
         return changed if seed is None else replace(changed, seed=seed)
 
     def identity(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         sweep=sweep,
         name=settings.name or f"{sweep.name}-{base.data.name}",
         base=base,
-        trials=settings.trials,
+        trials=0 if sweep.fixed else settings.trials,
         workers=settings.workers,
         cpus_per_worker=1,
         gpus_per_worker=0,
@@ -109,7 +112,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
         raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")
     plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
-    for point in known_points(sweep, flatten(base)).values() or [{}]:
+    for point in sweep.fixed.values() or known_points(sweep, flatten(base)).values() or [{}]:
         check_batch(plan, plan.experiment(point))
     return plan
 
@@ -147,12 +150,25 @@ def base_experiment(sweep: Sweep, settings: Settings) -> Experiment:
         interval = -(-experiment.train.images // REDUCTION**RUNGS)
         experiment = with_overrides(experiment, {"train.eval_every": interval})
     root = Path(experiment.data.root).absolute()
-    return with_overrides(experiment, {"data.root": str(root)})
+    return pinned(with_overrides(experiment, {"data.root": str(root)}))
 
 
 def preset_of(name: str, model: str) -> Experiment:
     """The preset of a data set; any Atari game takes Boxing's."""
     return preset_for("boxing" if game_of(name) else name, model)
+
+
+def of_kind(base: Experiment, kind: str) -> Experiment:
+    """An experiment with the preset of another kind of model, as far as that allows with the same changes to it."""
+    if kind == base.model.type:
+        return base
+    before, preset = flatten(preset_of(base.data.name, base.model.type)), preset_of(base.data.name, kind)
+    changes = {
+        name: value
+        for name, value in flatten(base).items()
+        if name.startswith("model.") and name in flatten(preset) and value != before[name] and name != "model.type"
+    }
+    return with_overrides(replace(base, model=preset.model), changes)
 
 
 def check_dataset(base: Experiment) -> None:
@@ -211,6 +227,7 @@ def describe_plan(plan: Plan) -> str:
     ]
     known = known_points(plan.sweep, flatten(plan.base))
     points = [f"{origin}: {point_text(point)}" for origin, point in list(known.items())[: plan.trials]]
+    points += [f"{name}: {point_text(point)}" for name, point in plan.sweep.fixed.items()]
     if plan.trials > len(known):
         points.append(f"{plan.trials - len(known)} sampled by TPE")
     worker = f"{plan.cpus_per_worker:g} CPU" + (f" and {plan.gpus_per_worker:g} GPU" if plan.gpus_per_worker else "")
@@ -221,7 +238,9 @@ def describe_plan(plan: Plan) -> str:
         "model": [f"preset {preset.data.name}_{plan.base.model.type}", *changed],
         "space": [f"{name} in {describe(dimension)}" for name, dimension in plan.sweep.space.items()],
         "points": points,
-        "budget": [
+        "budget": [f"{len(plan.sweep.fixed)} runs, each trained to its end and tested"]
+        if plan.sweep.fixed
+        else [
             f"{plan.trials} trials x {plan.base.train.images:,} images at most",
             f"ASHA lets the best third go on at {rungs} images"
             if plan.scheduler == "asha"
@@ -243,7 +262,8 @@ def describe_plan(plan: Plan) -> str:
 
 def objective_lines(plan: Plan) -> list[str]:
     """What is minimised, and what a winner's codebook must keep to."""
-    lines = ["least valid/bits_per_dim: distortion plus rate under the unigram prior"]
+    prior = "learned" if isinstance(plan.base.model, SecondStageConfig) else "unigram"
+    lines = [f"least valid/bits_per_dim: distortion plus rate under the {prior} prior"]
     if len(plan.objectives) > 1:
         further = " and ".join(LABELS[name] for name in plan.objectives[1:])
         lines.append(f"and least {further}: the trials that no other beats in all are the Pareto front")

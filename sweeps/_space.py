@@ -83,6 +83,7 @@ class Sweep:
     base: Point = field(default_factory=dict)  # what differs from the preset in every trial
     known: Mapping[str, Point] = field(default_factory=lambda: KNOWN_POINTS)
     derive: Callable[[Point], Point] | None = None  # sampled point -> dotted fields of the experiment
+    fixed: Mapping[str, Point] = field(default_factory=dict)  # runs by name, all trained and tested: no search
     objectives: Sequence[str] = (FIRST,)  # what is minimised; more than one gives a Pareto front
     limits: Limits = NO_LIMITS  # what the codebook must keep to
 

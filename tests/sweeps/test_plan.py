@@ -55,7 +55,7 @@ def test_resources_are_shared_out(
     arguments: list[str],
     expected: tuple[float, float, float],
 ) -> None:
-    monkeypatch.setattr("sweeps._plan.find", lambda *needs: cluster)
+    monkeypatch.setattr("sweeps._plan.find", lambda with_groups=False: cluster)
     plan = make("--train.batch_size", "64", *arguments)
     assert (plan.concurrent, plan.cpus_per_worker, plan.gpus_per_worker) == expected
 
