@@ -48,6 +48,13 @@ def importance_text(study: optuna.Study) -> str:
     return f"What told the best trials from the others: {listed}."
 
 
+def shown(study: optuna.Study, as_json: bool) -> str:
+    """What ``python -m sweeps importance`` prints."""
+    if as_json:
+        return json.dumps({"sweep": study.study_name, "importance": importance(study)})
+    return importance_text(study)
+
+
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 

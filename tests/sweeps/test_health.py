@@ -90,7 +90,7 @@ def test_the_study_is_told_of_sick_codebooks_and_a_healthy_one_wins(make: Callab
     from sweeps._board import Board
 
     board = Board(4, 1)
-    board.rows = {row.run: row for row in (row_of(trial, plan) for trial in trials)}
+    board.rows = {row.run: row for row in (row_of(trial, plan.base) for trial in trials)}
     best = best_group(board)
     assert best is not None
     assert best.run == "001"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import optuna
 import pytest
@@ -56,3 +57,18 @@ def test_failed_trials_and_those_in_flight_have_no_part() -> None:
     study.add_trial(create_trial(params={}, distributions={}, state=TrialState.FAIL))
     study.ask(SPACE)
     assert importance(study) == before
+
+
+def test_the_command_prints_the_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sweeps.__main__ import main
+    from vqvae_core.overrides import flatten
+    from vqvae_core.presets import tiny
+
+    storage = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="mine", storage=storage)
+    study.set_user_attr("identity", json.dumps({"sweep": "question", "data": "", **flatten(tiny())}))
+    study.add_trials(study_of(True).get_trials())
+    main(["importance", "mine", "--storage", storage, "--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("What told the best trials from the others: decides ")
+    main(["importance", "mine", "--storage", storage, "--out", str(tmp_path), "--json"])
+    assert json.loads(capsys.readouterr().out)["importance"] == pytest.approx(importance(study))

@@ -77,7 +77,7 @@ def test_each_end_is_told_and_the_front_is_optunas(plan: Plan) -> None:
     assert [trial.state for trial in trials] == states
     assert trials[0].values == [3.0, 500.0, 9.0]
     board = Board(5, 1)
-    board.rows = {row.run: row for row in (row_of(trial, plan) for trial in trials)}
+    board.rows = {row.run: row for row in (row_of(trial, plan.base) for trial in trials)}
     ours = [row.run for row in pareto(board, plan.objectives)]
     assert ours == ["000", "001"]
     assert ours == [f"{trial.number:03d}" for trial in study.best_trials]

@@ -182,7 +182,7 @@ def test_a_conditional_space_goes_through_to_the_end_of_a_sweep(make: Callable[.
     assert points[0] == {"model.quantizer": "gradient", "train.lr": 3e-4}
     assert {len(point) for point in points} == {2, 3}
     board = Board(24, 1)
-    board.rows = {row.run: row for row in (row_of(trial, plan) for trial in study.get_trials())}
+    board.rows = {row.run: row for row in (row_of(trial, plan.base) for trial in study.get_trials())}
     lines = ranking(board, 9.0).splitlines()
     assert lines[0].split()[2:5] == ["quantizer", "ema_decay", "lr"]
     shares = importance(study)
