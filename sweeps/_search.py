@@ -107,7 +107,7 @@ class OptunaSearcher(NotPickled, Searcher):
         )
         self._trials[trial_id] = trial
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def number(self, trial_id: str) -> int:
         """The study's number of a trial that Tune knows by its own name."""
@@ -120,12 +120,7 @@ class OptunaSearcher(NotPickled, Searcher):
             return
         trial, seen = self._trials[trial_id], int(result["images_seen"])
         self.rungs.note(trial.number, seen, value)
-        if len(self.plan.objectives) > 1:  # of several objectives, Optuna takes no values on the way
-            trial.set_user_attr(f"{ON_THE_WAY}{seen}", value)
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a step that is told twice after a crash is the same step
-            trial.report(value, seen)
+        note(self.study, trial, seen, value)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The end: complete at the full budget, pruned before it, failed when it broke."""
@@ -139,23 +134,14 @@ class OptunaSearcher(NotPickled, Searcher):
         result = result or {}
         record: dict[str, Any] = {name: result[name] for name in ("images_seen", "objective") if name in result}
         metrics, limits = metrics_of(result), self.plan.limits
-        record |= {"metrics": metrics, "seconds": result.get("time_total_s", 0.0), "reason": reason}
-        record["unhealthy"] = limits.broken(metrics)
+        record |= {"metrics": metrics, "seconds": result.get("time_total_s", 0.0), "reason": reason, "state": state}
+        record |= {"unhealthy": limits.broken(metrics), "constraints": limits.excess(metrics)}
+        if state != "failed":
+            record["values"] = [result["objective"], *values_of(metrics, self.plan.objectives)[1:]]
+            self.rungs.note(trial.number, int(result["images_seen"]), result["objective"])
+        # First the decision, then its effects: a driver that dies between the two leaves them to the next one.
         trial.set_user_attr("record", json.dumps(record))
-        if record["unhealthy"]:
-            trial.set_user_attr("codebook", record["unhealthy"])  # for the eyes of whoever opens the dashboard
-        if state in ("complete", "pruned"):
-            for name, excess in limits.excess(metrics).items():
-                trial.set_constraint(name, excess)
-        match state:
-            case "failed":
-                self.study.tell(trial, state=TrialState.FAIL)
-            case "pruned":
-                self.on_trial_result(trial_id, result)
-                self.study.tell(trial, state=TrialState.PRUNED)
-            case _:
-                self.on_trial_result(trial_id, result)
-                self.study.tell(trial, [result["objective"], *values_of(metrics, self.plan.objectives)[1:]])
+        settle(self.study, trial, record)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state."""
@@ -174,6 +160,32 @@ def history_of(trial: FrozenTrial) -> dict[int, float]:
     return noted or dict(trial.intermediate_values)
 
 
+def note(study: optuna.Study, trial: optuna.Trial, seen: int, value: float) -> None:
+    """Tell the study a value on the way."""
+    if len(study.directions) > 1:  # of several objectives, Optuna takes none
+        trial.set_user_attr(f"{ON_THE_WAY}{seen}", value)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a step that is told twice after a crash is the same step
+        trial.report(value, seen)
+
+
+def settle(study: optuna.Study, trial: optuna.Trial, record: dict[str, Any]) -> None:
+    """Tell the study of an end that was decided."""
+    if record["state"] == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    for name, excess in record["constraints"].items():
+        trial.set_constraint(name, excess)
+    if record["unhealthy"]:
+        trial.set_user_attr("codebook", record["unhealthy"])  # for the eyes of whoever opens the dashboard
+    note(study, trial, int(record["images_seen"]), record["objective"])
+    if record["state"] == "pruned":
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, record["values"])
+
+
 class FixedList(NotPickled, Searcher):
     """A list of trials, one after the other: the replicates that confirm the best."""
 
@@ -187,7 +199,7 @@ class FixedList(NotPickled, Searcher):
             return Searcher.FINISHED
         spec = self.specs.pop(0)
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from."""
@@ -199,13 +211,14 @@ class FixedList(NotPickled, Searcher):
         """Nothing."""
 
 
-def config_of(spec: TrialSpec, plan: Plan) -> dict[str, Any]:
-    """What an actor needs, in plain values."""
+def config_of(experiment: Experiment, folder: Path, plan: Plan) -> dict[str, Any]:
+    """What an actor needs to train an experiment in a folder, in plain values."""
     return {
-        "experiment": flatten(spec.experiment),
-        "folder": str(spec.folder),
+        "experiment": flatten(experiment),
+        "folder": str(folder),
         "dataset": str(plan.dataset_folder),
         "fingerprint": plan.data_fingerprint,
+        "keep": plan.keep,
         "group": {
             "workers": plan.workers,
             "cpus_per_worker": plan.cpus_per_worker,
