@@ -38,6 +38,7 @@ class Events(NotPickled, Callback):
         self.plan, self.board, self.journal, self.display = plan, board, journal, display
         self.stop, self.stage = stop, stage
         self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
+        self.stopped_for: dict[str, str] = {}  # Tune's name of a trial -> why it was stopped, if not by ASHA
         self._specs: dict[str, TrialSpec] = {}
 
     def started(self, trial_id: str, spec: TrialSpec) -> None:
@@ -77,7 +78,10 @@ class Events(NotPickled, Callback):
         if "interrupted" in result:
             self.interrupted.add(trial.trial_id)
             return
+        if trial.trial_id in self.stopped_for:
+            result["stopped_for"] = self.stopped_for[trial.trial_id]  # from now on part of the trial's last result
         row = self.board.report(run, result)
+        row.unhealthy = self.plan.limits.broken(result["metrics"])
         if self.journal.add("report", run, step=result["images_seen"], metrics=result["metrics"]):
             trial.run_metadata.num_failures = 0  # only deaths without progress count against it
             self.display.changed(row, "report")
