@@ -93,6 +93,7 @@ class Run:
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
+        tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
@@ -147,6 +148,8 @@ class Run:
         best = best_group(self.board)
         if best:
             test_best(self.plan, self.study, self.board, best, self.journal)
+        note = f"{self.plan.sweep.question}\n\n{outcome(best)}\n\n    {command()}"
+        self.journal.add("tags", SWEEP, tags={"mlflow.note.content": note})
         summarise(self.board, floor, best, self.journal)
         print(f"\n{ranking(self.board, floor)}\n")
         if self.plan.seeds > 1:

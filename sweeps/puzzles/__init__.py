@@ -1,1 +1,1 @@
-"""What the report left open, one question a file: `python sweeps/puzzles/NAME.py`, then `python analysis/puzzles.py`."""
+"""What the report left open, one question a file; `python analysis/puzzles.py` has the verdicts."""

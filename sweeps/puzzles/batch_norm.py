@@ -2,16 +2,16 @@
 
 Run:     python sweeps/puzzles/batch_norm.py --data-source DIR
 Asked:   "To our surprise, Batch Normalization was essential to make VQ-VAEs work on MNIST dataset alone." (2.1)
-Guess:   five pixels in six are black, so an untrained Tanh learns to answer -1 everywhere and saturates there before the
-         codes carry anything; normalisation is one of several things that prevent it
+Guess:   five pixels in six are black, so an untrained Tanh learns to answer -1 everywhere and saturates there before
+         the codes carry anything; normalisation is one of several things that prevent it
 Scale:   all of MNIST, 32 channels instead of 256, 12,000 images; sure of the mechanism, not of the report's own width
 """
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
 
 from sweeps.puzzles._arms import compare, run
 

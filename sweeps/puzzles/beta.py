@@ -8,11 +8,11 @@ Guess:   what drifts is the latents' scale, which only the commitment holds; wit
 Scale:   the digits, 32 channels, 120 epochs of 1,350 images; the report's learning rate and its code's own, 1e-3
 """
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
 
 from sweeps.puzzles._arms import compare, run
 

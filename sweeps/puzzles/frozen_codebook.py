@@ -7,15 +7,16 @@ Guess:   where D is large few codes are used anyway and the encoder comes to the
 Scale:   all of MNIST with batch normalisation, 32 channels instead of 256, K 512, D 8 and 256, 12,000 images
 """
 
-# ruff: noqa: E402
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
 
+from sweeps._space import Point
 from sweeps.puzzles._arms import compare, run
 
-LEARNING = {
+LEARNING: dict[str, Point] = {
     "trained": {"model.quantizer": "gradient", "model.codebook_init": "uniform"},
     "frozen": {"model.quantizer": "frozen", "model.codebook_init": "uniform"},
     "frozen_normal": {"model.quantizer": "frozen", "model.codebook_init": "normal"},
