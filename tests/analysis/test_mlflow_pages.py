@@ -133,7 +133,7 @@ def test_the_experiment_is_in_the_list(site: Site, browser: Browser) -> None:
 
 
 def rows(browser: Browser) -> list[str]:
-    """Ids of the runs in the table, from top to bottom; siblings that began in one millisecond have no order."""
+    """Ids of the runs in the table, from top to bottom."""
     script = """return [...document.querySelectorAll(".ag-row[row-id]")].map((row) => [row.getAttribute("row-id"), row.getBoundingClientRect().top])"""
     found = dict(browser.run(script))
     return sorted(found, key=lambda run: found[run])
