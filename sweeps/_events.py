@@ -20,7 +20,7 @@ from sweeps._display import Display
 from sweeps._journal import Journal
 from sweeps._plan import Plan, point_text
 from sweeps._search import NotPickled, TrialSpec
-from sweeps._trial import ERROR, PICTURE
+from sweeps._trial import ERROR
 from vqvae_core.overrides import flatten, run_key
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -98,9 +98,9 @@ class Events(NotPickled, Callback):
     def _end(self, trial: Trial, state: str, reason: str) -> None:
         spec = self._specs[trial.trial_id]
         row = self.board.end(spec.run, state, reason)
-        for name in (PICTURE, ERROR):
-            if (spec.folder / name).exists():
-                self.journal.add("artifact", spec.run, path=str(spec.folder / name))
+        for path in (*sorted(spec.folder.glob("*.png")), spec.folder / ERROR):
+            if path.exists():
+                self.journal.add("artifact", spec.run, path=str(path))
         tags = {"status.reason": reason, "trial.state": state, "mlflow.note.content": note(spec, reason)}
         self.journal.add("end", spec.run, state=state, tags=tags)
         self.display.changed(row, "end")

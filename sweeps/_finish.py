@@ -18,10 +18,12 @@ from sweeps._tracker import SWEEP
 from vqvae_core.batches import Images
 from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Keeper
 from vqvae_core.data import Dataset
-from vqvae_core.metrics import evaluate_split, mean_image_bits
-from vqvae_core.pictures import save_reconstructions
+from vqvae_core.metrics import mean_image_bits
+from vqvae_core.pictures import save_picture
+from vqvae_core.second_stage import image_model_of
+from vqvae_core.task import evaluate_on
 
-TEST_PICTURE = "test_reconstructions.png"
+TEST = "test_"  # before the name of the picture of the test split
 
 
 def best_group(board: Board) -> Row | None:
@@ -35,7 +37,7 @@ def best_group(board: Board) -> Row | None:
 def mean_image_floor(dataset: Dataset, plan: Plan) -> float:
     """Bits/dim of valid under a decoder that always answers the mean training image."""
     cpu = torch.device("cpu")
-    likelihood = plan.base.model.likelihood
+    likelihood = image_model_of(plan.base).likelihood
     return mean_image_bits(Images(dataset, "train", cpu), Images(dataset, "valid", cpu), likelihood)
 
 
@@ -45,8 +47,8 @@ def evaluate_test(folder: str, dataset: str, fingerprint: str) -> dict[str, floa
     if last is None:
         raise ValueError(f"{folder} has no whole checkpoint")
     images = images_on_this_node(Path(dataset), last.experiment.data, fingerprint)
-    metrics = evaluate_split(last.experiment, last.model(), images, "test")
-    save_reconstructions(last.model(), images, "test", Path(folder) / TEST_PICTURE)
+    metrics = evaluate_on(last.experiment, last.model(), images, "test")
+    save_picture(last.model(), images, "test", Path(folder), TEST)
     return {f"test/{name}": value for name, value in metrics.items()}
 
 
@@ -72,7 +74,8 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
         row.metrics = {**row.metrics, **metrics}
         tested[row.run] = metrics
         journal.add("extra", row.run, step=checkpoint.images_seen, metrics=metrics)
-        journal.add("artifact", row.run, path=str(folder / TEST_PICTURE))
+        for picture in sorted(folder.glob(f"{TEST}*.png")):
+            journal.add("artifact", row.run, path=str(picture))
         for name in (WEIGHTS, CONFIG, MANIFEST) if row is best else (CONFIG,):
             journal.add("artifact", row.run, path=str(checkpoint.folder / name), to="checkpoint")
     study.set_user_attr("tested", json.dumps(tested))

@@ -17,6 +17,7 @@ from sweeps._display import Display, open_display, progress
 from sweeps._events import Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
 from sweeps._finish import best_group, mean_image_floor, summarise, test_best
+from sweeps._first import encode_for, parent_of
 from sweeps._images import images_of
 from sweeps._journal import Journal
 from sweeps._plan import Plan, describe_plan, make_plan
@@ -61,6 +62,7 @@ def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
     tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
     tags["data.shape"] = "x".join(map(str, dataset.shape))
+    tags |= encode_for(plan.base, dataset)
     folder = dataset.folder.absolute()
     return replace(plan, dataset_folder=folder, data_fingerprint=dataset.fingerprint, data_tags=tags)
 
@@ -95,6 +97,7 @@ class Run:
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
         tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
+        tags |= parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
         display = open_display(self.board)

@@ -12,11 +12,12 @@ from sweeps._cluster import Cluster, find
 from sweeps._images import game_of
 from sweeps._settings import Settings
 from sweeps._space import Point, Sweep, describe, fields_of, known_points
-from vqvae_core.config import Experiment
+from vqvae_core.config import Experiment, SecondStageConfig
 from vqvae_core.data import KNOWN
 from vqvae_core.data.prepare import find_source, folder_of
 from vqvae_core.overrides import flatten, with_overrides
 from vqvae_core.presets import preset_for
+from vqvae_core.second_stage import pinned
 
 REDUCTION = 3  # of ASHA: one trial in three goes on from a rung to the next
 RUNGS = 2  # at a ninth and a third of the budget
@@ -133,7 +134,7 @@ def base_experiment(sweep: Sweep, settings: Settings) -> Experiment:
         interval = -(-experiment.train.images // REDUCTION**RUNGS)
         experiment = with_overrides(experiment, {"train.eval_every": interval})
     root = Path(experiment.data.root).absolute()
-    return with_overrides(experiment, {"data.root": str(root)})
+    return pinned(with_overrides(experiment, {"data.root": str(root)}))
 
 
 def preset_of(name: str, model: str) -> Experiment:
@@ -230,7 +231,7 @@ def describe_plan(plan: Plan) -> str:
             else "none is stopped early",
         ],
         "seeds": [seeds_line(plan)],
-        "objective": ["least valid/bits_per_dim: distortion plus rate under the unigram prior"],
+        "objective": [f"least valid/bits_per_dim: distortion plus rate under the {prior_of(plan)} prior"],
         "resources": [
             f"{plan.concurrent} at once, each {plan.workers} x {worker}, on {plan.cluster}",
         ],
@@ -241,6 +242,11 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(
         f"{title if not i else '':10}{line}" for title, lines in entries.items() for i, line in enumerate(lines)
     )
+
+
+def prior_of(plan: Plan) -> str:
+    """What prices the codes."""
+    return "learned" if isinstance(plan.base.model, SecondStageConfig) else "unigram"
 
 
 def data_line(plan: Plan) -> str:

@@ -17,7 +17,7 @@ PLACE = {"complete": 0, "running": 1, "stopped": 1, "pruned": 2, "failed": 3}
 FIGURES = {
     "bits/dim": ("bits_per_dim", 4),
     "distortion": ("distortion", 4),
-    "rate": ("rate_unigram", 4),
+    "rate": ("rate", 4),
     "perplexity": ("perplexity", 1),
 }
 
@@ -29,12 +29,20 @@ def ranking(board: Board, floor: float) -> str:
     header = ["rank", "trial", *(name.rpartition(".")[2] for name in names), *FIGURES, "images", "remark"]
     lines = [header]
     for place, row in enumerate(rows, 1):
-        figures = [number(row.metrics.get(f"valid/{name}", math.inf), digits) for name, digits in FIGURES.values()]
+        figures = [number(figure(row, name), digits) for name, digits in FIGURES.values()]
         point = [short(row.point[name]) if name in row.point else "" for name in names]
         rank = str(place) if row.state == "complete" else "-"
         lines.append([rank, row.run, *point, *figures, f"{row.images_seen:,}", remark(row)])
     text = table(lines)
     return f"{text}\nA decoder that always answers the mean training image needs {floor:.4f} bits/dim."
+
+
+def figure(row: Row, name: str) -> float:
+    """A figure of validation; ``rate`` is what bits/dim has beside the distortion, whichever prior priced it."""
+    metrics = row.metrics
+    if name == "rate":
+        return metrics.get("valid/bits_per_dim", math.inf) - metrics.get("valid/distortion", 0.0)
+    return metrics.get(f"valid/{name}", math.inf)
 
 
 def searched(board: Board) -> list[Row]:

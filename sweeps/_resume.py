@@ -14,6 +14,7 @@ from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._search import TrialSpec
 from vqvae_core.checkpoint import Keeper
+from vqvae_core.config import Experiment
 from vqvae_core.overrides import difference, flatten
 from vqvae_core.train import MAY_CHANGE
 
@@ -23,22 +24,22 @@ STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSta
 def restore(plan: Plan, study: optuna.Study, board: Board, journal: Journal) -> None:
     """Put the trials that are over on the board; an end that the journal missed is noted there."""
     for trial in study.get_trials(deepcopy=False, states=tuple(STATES)):
-        row = row_of(trial, plan)
+        row = row_of(trial, plan.base)
         board.rows[row.run] = row
         if row.run not in journal.ended and row.run in journal.started:
             journal.add("end", row.run, state=row.state, tags={"status.reason": row.reason, "trial.state": row.state})
 
 
-def row_of(trial: FrozenTrial, plan: Plan) -> Row:
+def row_of(trial: FrozenTrial, base: Experiment) -> Row:
     """A finished trial of the study as a row of the board."""
     record: dict[str, Any] = json.loads(trial.user_attrs.get("record", "{}"))
     return Row(
         run=f"{trial.number:03d}",
         origin=trial.user_attrs.get("origin", "TPE"),
         point=dict(trial.params),
-        seed=plan.base.seed,
+        seed=base.seed,
         parent="sweep",
-        budget=plan.base.train.images,
+        budget=base.train.images,
         state=STATES[trial.state],
         reason=record.get("reason", ""),
         images_seen=record.get("images_seen", 0),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -52,6 +53,20 @@ def check(uri: str) -> None:
             raise ValueError(f"the tracking URI {uri} does not answer ({_first_line(error)})") from None
     else:
         raise ValueError(f"the tracking URI is {uri!r}; allowed are sqlite:///file.db, postgresql://... and http://...")
+
+
+def find_run(uri: str, run: str, sweep_id: re.Pattern[str]) -> str | None:
+    """MLflow's id of a run of another sweep: the newest of that name in a sweep whose id is like that."""
+    client, token, found = _client(uri), None, []
+    experiments = [str(e.experiment_id) for e in client.search_experiments()]
+    while True:
+        page = client.search_runs(
+            experiments, f"tags.`sweep.run` = '{run}'", max_results=1000, page_token=token, order_by=["start_time DESC"]
+        )
+        found += [r.info.run_id for r in page if sweep_id.fullmatch(r.data.tags.get("sweep.id", ""))]
+        token = page.token
+        if not token:
+            return found[0] if found else None
 
 
 class Tracker:

@@ -16,12 +16,11 @@ from sweeps._images import images_on_this_node
 from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset
-from vqvae_core.models import build
+from vqvae_core.models import restore
 from vqvae_core.overrides import unflatten
-from vqvae_core.pictures import save_reconstructions
+from vqvae_core.pictures import save_picture
 from vqvae_core.train import Report, fit
 
-PICTURE = "reconstructions.png"
 ERROR = "error.txt"
 
 Result = dict[str, Any]
@@ -86,9 +85,7 @@ def train(
             return
         if writes:
             keeper.save(report.state, report.metrics, dataset.shape)
-            model = build(experiment.model, dataset.shape)
-            model.load_state_dict(report.state["model"])
-            save_reconstructions(model, dataset, "valid", folder / PICTURE)
+            save_picture(restore(report.state, dataset.shape), dataset, "valid", folder)
         yield report, result_of(report.images_seen, report.metrics, experiment.train.images)
 
 

@@ -18,12 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from vqvae_core.config import Experiment
 from vqvae_core.files import sha256, whole_folder
-from vqvae_core.image_model import ImageModel
-from vqvae_core.models import build
+from vqvae_core.models import restore
 from vqvae_core.overrides import flatten, from_json
-from vqvae_core.train import State
+from vqvae_core.trainable import State, Trainable
 
 WEIGHTS, CONFIG, TRAINING, MANIFEST = "model.safetensors", "experiment.json", "training.pt", "checkpoint.json"
+FIRST = "first"  # folder with the weights and the configuration of the VQ-VAE that a second stage stands on
 
 
 class Damaged(ValueError):
@@ -33,20 +33,27 @@ class Damaged(ValueError):
 def save(folder: Path, state: State, metrics: Mapping[str, float], shape: tuple[int, int, int]) -> None:
     """Write a report's state and metrics as ``folder``, which must not exist; ``shape`` is the images' (H, W, C)."""
     with whole_folder(folder) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state["model"].items()}, temporary / WEIGHTS)
-        (temporary / CONFIG).write_text(json.dumps(state["experiment"], indent=1))
-        rest = {name: value for name, value in state.items() if name not in ("model", "experiment")}
+        _save_model(temporary, state)
+        if FIRST in state:
+            (temporary / FIRST).mkdir()
+            _save_model(temporary / FIRST, state[FIRST])
+        rest = {name: value for name, value in state.items() if name not in ("model", "experiment", FIRST)}
         torch.save(rest, temporary / TRAINING)
         manifest = {
             "images_seen": state["images_seen"],
             "shape": list(shape),
             "metrics": dict(metrics),
             "files": {
-                name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
-                for name in (WEIGHTS, CONFIG, TRAINING)
+                str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+                for path in sorted(temporary.rglob("*.*"))
             },
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _save_model(folder: Path, state: State) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in state["model"].items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(state["experiment"], indent=1))
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,20 @@ class Checkpoint:
     def state(self) -> State:
         """What ``fit`` continues from."""
         rest = torch.load(self.folder / TRAINING, weights_only=True, map_location="cpu")
-        return {**rest, "model": load_file(self.folder / WEIGHTS), "experiment": flatten(self.experiment)}
+        return {**rest, **self._models()}
 
-    def model(self) -> ImageModel:
+    def model(self) -> Trainable:
         """The model in evaluation mode."""
-        model = build(self.experiment.model, self.shape)
-        model.load_state_dict(load_file(self.folder / WEIGHTS))
-        return model.eval()
+        return restore(self._models(), self.shape)
+
+    def _models(self) -> State:
+        """The part of the state that makes the model."""
+        state: State = {"model": load_file(self.folder / WEIGHTS), "experiment": flatten(self.experiment)}
+        if (self.folder / FIRST).exists():
+            first = self.folder / FIRST
+            config = json.loads((first / CONFIG).read_text())
+            state[FIRST] = {"model": load_file(first / WEIGHTS), "experiment": config, "shape": list(self.shape)}
+        return state
 
 
 def read(folder: Path) -> Checkpoint:

@@ -20,11 +20,13 @@ from vqvae_core.distributed import rank, sum_over_workers, world_size
 from vqvae_core.hardware import choose_device, choose_precision, precision_context
 from vqvae_core.overrides import difference, flatten
 from vqvae_core.task import task_for
-
-State = dict[str, Any]
+from vqvae_core.trainable import State
 
 # What a continued run may do otherwise than before: go on for longer, elsewhere.
-MAY_CHANGE = {"train.images", "train.eval_every", "train.device", "train.eval_batch", "data.root", "data.source"}
+# (Which first stage a second one stands on is told by the examples' fingerprint, not by where it lies.)
+MAY_CHANGE = {"train.images", "train.eval_every", "train.device", "train.eval_batch", "data.root", "data.source"} | {
+    "model.first"
+}
 
 
 class Diverged(ArithmeticError):
@@ -106,6 +108,7 @@ class _Run:
             "window": _copied(dataclasses.asdict(self.window)),
             "model": _copied(self.model.state_dict()),
             "optimizer": _copied(self.optimizer.state_dict()),
+            **self.task.carried(),
         }
 
     def load(self, state: State) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Batch = tuple[Tensor, ...]  # what a model's ``forward`` takes, each (B, ...)
+State = dict[str, Any]  # what ``fit`` continues from, and what a checkpoint holds
 
 
 @dataclass(frozen=True)

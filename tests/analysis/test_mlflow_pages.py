@@ -134,7 +134,8 @@ def test_the_experiment_is_in_the_list(site: Site, browser: Browser) -> None:
 
 def rows(browser: Browser) -> list[str]:
     """Ids of the runs in the table, from top to bottom."""
-    script = """return [...document.querySelectorAll(".ag-row[row-id]")].map((row) => [row.getAttribute("row-id"), row.getBoundingClientRect().top])"""
+    script = """return [...document.querySelectorAll(".ag-row[row-id]")]
+                .map((row) => [row.getAttribute("row-id"), row.getBoundingClientRect().top])"""
     found = dict(browser.run(script))
     return sorted(found, key=lambda run: found[run])
 

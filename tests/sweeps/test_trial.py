@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps._plan import Plan
-from sweeps._trial import ERROR, PICTURE, StopFile, TrialActor, train
+from sweeps._trial import ERROR, StopFile, TrialActor, train
 from vqvae_core.data import prepare
 from vqvae_core.overrides import flatten
 
@@ -50,7 +50,7 @@ def test_a_trial_leaves_its_last_and_best_checkpoint_and_a_picture(plan: Plan, t
     kept = sorted(p.name for p in (tmp_path / "000" / "checkpoints").iterdir())
     assert 1 <= len(kept) <= 2
     assert kept[-1] == "at-000000000270"
-    assert (tmp_path / "000" / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "000" / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_continued_trial_tells_its_checkpoint_again_and_then_the_same_numbers(plan: Plan, tmp_path: Path) -> None:
