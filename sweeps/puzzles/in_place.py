@@ -13,19 +13,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # started as a file: ours are two folders up
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from sweeps.puzzles._record import Case, data_config, options, record
 from vqvae_core import convolutions
 from vqvae_core.batches import Images
-from vqvae_core.config import DataConfig, Experiment, ImageModelConfig, TrainConfig, VQVAEConfig
+from vqvae_core.config import DataConfig, Experiment, TrainConfig, VQVAEConfig
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.likelihood import to_unit
 from vqvae_core.models import build
@@ -36,11 +35,12 @@ QUESTION = "What does the in-place ReLU of the report's code do to the codes?"
 
 
 class InPlaceResidual(convolutions.Residual):
-    """The report's block: its first ReLU rewrites x, so that the skip path is relu(x) too."""
+    """What the report's block computes: its first ReLU rewrites x, so that the skip path carries relu(x) too."""
 
-    def __init__(self, config: ImageModelConfig) -> None:
-        super().__init__(config)
-        self.block[0] = nn.ReLU(inplace=True)
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        out: Tensor = x + self.block(x)
+        return out
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def experiment_of(data: DataConfig, batch_norm: bool, images: int, seed: int) ->
     return Experiment(data, model, TrainConfig(images=images, eval_every=images, lr=3e-4, precision="float32"), seed)
 
 
-def looked_at(model: VQVAE, images: torch.Tensor) -> dict[str, float]:
+def looked_at(model: VQVAE, images: Tensor) -> dict[str, float]:
     """What the decoder sees of the codes, exactly: shares of the values (image, position, dimension) of a batch."""
     model.eval()
     with torch.no_grad():
@@ -82,23 +82,23 @@ def looked_at(model: VQVAE, images: torch.Tensor) -> dict[str, float]:
 
 def case(dataset: Dataset, experiment: Experiment, in_place: bool) -> Case:
     """Train one model and look at it, before and after."""
+    config = experiment.model
+    assert isinstance(config, VQVAEConfig)
     device = torch.device("cpu")
     levels = Images(dataset, "valid", device).levels(torch.arange(64).numpy())
     images = to_unit(levels)
     with the_reports_blocks() if in_place else nullcontext():
         torch.manual_seed(experiment.seed)
-        fresh = build(experiment.model, dataset.shape)
-        assert isinstance(fresh, VQVAE)
+        fresh = build(config, dataset.shape)
         before = {f"fresh/{name}": value for name, value in looked_at(fresh, images).items()}
         last = list(fit(experiment, dataset=dataset))[-1]
-        trained = build(experiment.model, dataset.shape)
+        trained = build(config, dataset.shape)
         trained.load_state_dict(last.state["model"])
-        assert isinstance(trained, VQVAE)
         after = looked_at(trained, images)
     black = float((images + 1).pow(2).mean())
     metrics = {**last.metrics, **before, **after, "black/mse": black}
-    arm = f"{'in_place' if in_place else 'ours'}_{'batch_norm' if experiment.model.batch_norm else 'none'}"
-    settings = {"arm": arm, "in_place": in_place, "model.batch_norm": experiment.model.batch_norm}
+    arm = f"{'in_place' if in_place else 'ours'}_{'batch_norm' if config.batch_norm else 'none'}"
+    settings = {"arm": arm, "in_place": in_place, "model.batch_norm": config.batch_norm}
     print(f"{arm} seed {experiment.seed}: {metrics['valid/bits_per_dim']:.4f} bits/dim", flush=True)
     return Case(f"{arm}-seed-{experiment.seed}", settings, metrics, experiment.seed)
 
@@ -108,9 +108,8 @@ def main() -> None:
     data = data_config(chosen)
     dataset = prepare(data)
     torch.set_num_threads(1)
-    base = experiment_of(data, False, chosen.images, 0)
     cases = [
-        case(dataset, replace(base, model=replace(base.model, batch_norm=batch_norm), seed=seed), in_place)
+        case(dataset, experiment_of(data, batch_norm, chosen.images, seed), in_place)
         for seed in range(3)
         for batch_norm in (False, True)
         for in_place in (False, True)
