@@ -10,20 +10,19 @@ import torch
 
 from sweeps._board import Row
 from sweeps._events import code_tags, hardware
-from sweeps._finish import TEST_PICTURE, evaluate_test
+from sweeps._finish import evaluate_test
 from sweeps._images import images_on_this_node
 from sweeps._journal import Journal
 from sweeps._past import Past, shown
 from sweeps._plan import absolute_sqlite
 from sweeps._tracker import Tracker, check
-from sweeps._trial import PICTURE
 from vqvae_core.__main__ import INTERRUPTED, Watch, line
 from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Checkpoint, Keeper
 from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset
 from vqvae_core.data.prepare import folder_of
 from vqvae_core.overrides import flatten, run_key, with_overrides
-from vqvae_core.pictures import save_reconstructions
+from vqvae_core.pictures import save_picture
 from vqvae_core.train import Diverged, Report, State, fit
 
 
@@ -142,13 +141,13 @@ def _finish(past: Past, first: Checkpoint, folder: Path, name: str, dataset: Dat
     last = Keeper(folder / "checkpoints").reported()
     if last is None:
         raise ValueError(f"{folder} has no whole checkpoint")
-    save_reconstructions(last.model(), dataset, "valid", folder / PICTURE)
+    save_picture(last.model(), dataset, "valid", folder)
     test = evaluate_test(str(folder), str(dataset.folder), past.fingerprint)
     journal.add("extra", name, step=last.images_seen, metrics=test)
-    for path, to in [(folder / PICTURE, None), (folder / TEST_PICTURE, None)] + [
-        (last.folder / file, "checkpoint") for file in (WEIGHTS, CONFIG, MANIFEST)
-    ]:
-        journal.add("artifact", name, path=str(path), to=to)
+    for picture in sorted(folder.glob("*.png")):
+        journal.add("artifact", name, path=str(picture))
+    for file in (WEIGHTS, CONFIG, MANIFEST):
+        journal.add("artifact", name, path=str(last.folder / file), to="checkpoint")
     reason = f"trained on all {last.images_seen:,} images"
     journal.add("end", name, state="complete", tags={"status.reason": reason, "trial.state": "complete"})
     before, after = first.metrics["valid/bits_per_dim"], last.metrics["valid/bits_per_dim"]

@@ -17,12 +17,11 @@ from sweeps._leaderboard import finite
 from sweeps._past import Past
 from sweeps._plan import short
 from sweeps._ranking import half_width, replicated
-from sweeps._trial import PICTURE
-from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Checkpoint
+from vqvae_core.checkpoint import MANIFEST, TRAINING, Checkpoint
 from vqvae_core.config import Experiment
 from vqvae_core.files import whole_folder
 from vqvae_core.overrides import flatten, run_key
-from vqvae_core.pictures import save_reconstructions
+from vqvae_core.pictures import save_picture
 from vqvae_core.presets import PRESETS
 
 COMMAND, FIGURES = "command.txt", "figures.json"
@@ -58,12 +57,11 @@ def parts(row: Row, split: str) -> str:
     value = row.metrics.get(f"{split}/bits_per_dim")
     if value is None:
         return ""
-    named = {
-        name: row.metrics.get(f"{split}/{name}", math.inf) for name in ("distortion", "rate_unigram", "perplexity")
-    }
+    distortion, perplexity = (row.metrics.get(f"{split}/{name}", math.inf) for name in ("distortion", "perplexity"))
+    prior = "learned" if f"{split}/rate_prior" in row.metrics else "unigram"
     return (
-        f"{value:.4f} bits/dim = {number(named['distortion'])} distortion + {number(named['rate_unigram'])} rate "
-        f"(unigram prior), perplexity {number(named['perplexity'], 1)}"
+        f"{value:.4f} bits/dim = {number(distortion)} distortion + {number(value - distortion)} rate "
+        f"({prior} prior), perplexity {number(perplexity, 1)}"
     )
 
 
@@ -95,9 +93,7 @@ def training_command(experiment: Experiment) -> str:
     """The command that trains an experiment without Ray, from the nearest preset."""
     flat = flatten(experiment)
     names = (f"{flat['data.name']}_{flat['model.type']}", f"boxing_{flat['model.type']}")
-    preset = next((name for name in names if name in PRESETS), "")
-    if not preset:
-        raise ValueError(f"there is no preset {names[0]}; presets are {', '.join(PRESETS)}")
+    preset = next(name for name in names if name in PRESETS)
     base = flatten(PRESETS[preset]())
     changed = {k: v for k, v in flat.items() if k not in (*PLACES, "model.type") and base.get(k) != v}
     words = [word for name, value in changed.items() for word in (f"--{name}", str(value))]
@@ -114,22 +110,23 @@ def export(past: Past, row: Row, to: Path | None) -> str:
         raise ValueError(f"--to is {str(folder)!r}, which is there already; give a new folder")
     checkpoint = past.checkpoint(row.run)
     manifest = json.loads((checkpoint.folder / MANIFEST).read_text())
-    manifest["files"] = {name: manifest["files"][name] for name in (WEIGHTS, CONFIG)}
+    del manifest["files"][TRAINING]  # what only training on needs
     manifest["metrics"] = row.metrics
     try:
         with whole_folder(folder) as temporary:
-            for name in (WEIGHTS, CONFIG):
+            for name in manifest["files"]:
+                (temporary / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(checkpoint.folder / name, temporary / name)
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1))
             (temporary / FIGURES).write_text(json.dumps(figures_of(past, row, checkpoint), indent=1))
             (temporary / COMMAND).write_text(training_command(checkpoint.experiment) + "\n")
-            pictures = sorted(past.trial_folder(row.run).glob(f"*{PICTURE}"))
+            pictures = sorted(past.trial_folder(row.run).glob("*.png"))
             for picture in pictures:
                 shutil.copyfile(picture, temporary / picture.name)
             if not pictures:  # of a trial that another machine has drawn where we cannot see it
                 data = checkpoint.experiment.data
                 images = images_on_this_node(Path(data.root) / data.name, data, past.fingerprint)
-                save_reconstructions(checkpoint.model(), images, "valid", temporary / PICTURE)
+                save_picture(checkpoint.model(), images, "valid", temporary)
             names = sorted(path.name for path in temporary.iterdir())
     except OSError as error:
         raise ValueError(f"--to is {str(folder)!r}, which cannot be written ({error.strerror})") from None

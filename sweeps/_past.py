@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from sweeps._resume import STATES, row_of
 from sweeps._study import open_storage
 from vqvae_core.checkpoint import Checkpoint, Keeper
 from vqvae_core.config import Experiment
-from vqvae_core.overrides import flatten, unflatten
+from vqvae_core.overrides import unflatten
+
+FIELD = re.compile(r"(data|model|train)\.")  # what a sweep's identity has of its experiment
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,7 @@ def past_of(study: optuna.Study, folder: Path) -> Past:
 
 def base_of(identity: dict[str, Any]) -> Experiment:
     """The experiment that a sweep's trials have in common; where its images lie is not part of it."""
-    plain = unflatten({"model.type": identity.get("model.type", "vqvae")})
-    known = {name: identity[name] for name in flatten(plain) if name in identity}
-    return unflatten(known)
+    return unflatten({name: value for name, value in identity.items() if name == "seed" or FIELD.match(name)})
 
 
 def board_of(trials: list[FrozenTrial], base: Experiment, folder: Path, tested: dict[str, dict[str, float]]) -> Board:
@@ -210,6 +211,4 @@ def running_row(trial: FrozenTrial, base: Experiment) -> Row:
 
 def shown(url: str) -> str:
     """A database's URL as it may be printed: without its password."""
-    import re
-
     return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", url)
