@@ -10,8 +10,10 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
@@ -23,14 +25,20 @@ from sweeps._search import NotPickled, TrialSpec
 from sweeps._trial import ERROR
 from vqvae_core.overrides import flatten, run_key
 
+if TYPE_CHECKING:
+    from sweeps._execute import StopFlag
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
 class Events(NotPickled, Callback):
     """Tune's callbacks; ``started`` is for the searcher, which alone knows what a trial is."""
 
-    def __init__(self, plan: Plan, board: Board, journal: Journal, display: Display, stage: str) -> None:
-        self.plan, self.board, self.journal, self.display, self.stage = plan, board, journal, display, stage
+    def __init__(
+        self, plan: Plan, board: Board, journal: Journal, display: Display, stop: StopFlag, stage: str
+    ) -> None:
+        self.plan, self.board, self.journal, self.display = plan, board, journal, display
+        self.stop, self.stage = stop, stage
         self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
         self._specs: dict[str, TrialSpec] = {}
 
@@ -63,22 +71,31 @@ class Events(NotPickled, Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         run = self._specs[trial.trial_id].run
+        for note in result.get("notes", ()):
+            self.display.say(f"trial {run}: {note}")
         if "failed" in result:
             return
+        if "halt" in result:
+            self.stop.ask(result["halt"])
         if "interrupted" in result:
             self.interrupted.add(trial.trial_id)
             return
         row = self.board.report(run, result)
         if self.journal.add("report", run, step=result["images_seen"], metrics=result["metrics"]):
+            trial.run_metadata.num_failures = 0  # only deaths without progress count against it
             self.display.changed(row, "report")
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        run = self._specs[trial.trial_id].run
+        self.display.say(f"trial {run}: {death(trial)}; it is started again")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         row = self.board.rows[self._specs[trial.trial_id].run]
         self._end(trial, *verdict(trial.last_result, row.budget))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        lines = str(trial.get_error() or "its process died").splitlines()
-        self._end(trial, "failed", next((line for line in reversed(lines) if line.strip()), "unknown")[:500])
+        times = self.plan.restarts + 1
+        self._end(trial, "failed", f"{death(trial)}, {times} times without getting further"[:500])
 
     def all_interrupted(self) -> bool:
         """Whether every trial that runs has saved."""
@@ -98,8 +115,9 @@ class Events(NotPickled, Callback):
     def _end(self, trial: Trial, state: str, reason: str) -> None:
         spec = self._specs[trial.trial_id]
         row = self.board.end(spec.run, state, reason)
-        for path in (*sorted(spec.folder.glob("*.png")), spec.folder / ERROR):
-            if path.exists():
+        pictures = sorted(spec.folder.glob("*.png")) if state != "stopped" else []
+        for path in (*pictures, spec.folder / ERROR):
+            if state != "stopped" and path.exists():
                 self.journal.add("artifact", spec.run, path=str(path))
         tags = {"status.reason": reason, "trial.state": state, "mlflow.note.content": note(spec, reason)}
         self.journal.add("end", spec.run, state=state, tags=tags)
@@ -109,6 +127,20 @@ class Events(NotPickled, Callback):
 def note(spec: TrialSpec, reason: str = "running") -> str:
     """What a reader of the tracker's pages is told of a trial: its point, who proposed it, and how it ended."""
     return f"{point_text(spec.point)} ({spec.origin}): {reason}"
+
+
+def death(trial: Trial) -> str:
+    """What a trial's process died of, in one line."""
+    try:
+        error = cloudpickle.loads(Path(trial.pickled_error_file or "").read_bytes())
+    except Exception:  # it has left none, or one that cannot be read here
+        error = None
+    if isinstance(error, RayActorError):
+        return "its process was killed, or its machine was lost"
+    if isinstance(error, OutOfMemoryError):
+        return "its process was killed because its machine ran out of memory"
+    lines = [line for line in str(trial.get_error() or "its process died").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "its process died"
 
 
 def command() -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
 
 from sweeps._board import Board, Row
-from sweeps._images import images_on_this_node
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._ranking import replicated
+from sweeps._search import config_of
 from sweeps._tracker import SWEEP
+from sweeps._trial import task_of, train
 from vqvae_core.batches import Images
 from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Keeper
 from vqvae_core.data import Dataset
@@ -41,15 +44,34 @@ def mean_image_floor(dataset: Dataset, plan: Plan) -> float:
     return mean_image_bits(Images(dataset, "train", cpu), Images(dataset, "valid", cpu), likelihood)
 
 
-def evaluate_test(folder: str, dataset: str, fingerprint: str) -> dict[str, float]:
-    """Metrics of a run's last checkpoint, the one that was ranked, on the test split; runs where the GPUs are."""
-    last = Keeper(Path(folder) / "checkpoints").last()
-    if last is None:
-        raise ValueError(f"{folder} has no whole checkpoint")
-    images = images_on_this_node(Path(dataset), last.experiment.data, fingerprint)
-    metrics = evaluate_on(last.experiment, last.model(), images, "test")
-    save_picture(last.model(), images, "test", Path(folder), TEST)
-    return {f"test/{name}": value for name, value in metrics.items()}
+@dataclass(frozen=True)
+class Tested:
+    """What the test split says of a run."""
+
+    metrics: dict[str, float]
+    images_seen: int
+    checkpoint: Path  # which was tested
+    notes: list[str]  # what a reader should know of it
+
+
+def evaluate_test(config: dict[str, Any]) -> Tested:
+    """Test a trial at the end of its training, where it was ranked; runs where the GPUs are.
+
+    When its last checkpoint is damaged or gone, the trial is trained again from the one before it, or from nothing.
+    """
+    experiment, dataset = task_of(config)
+    folder, notes = Path(config["folder"]), list[str]()
+    keeper = Keeper(folder / "checkpoints", best=config["keep"], warn=notes.append)
+    last = keeper.last()
+    if last is None or last.images_seen < experiment.train.images:
+        notes.append(f"it was trained again from {last.images_seen if last else 0:,} images on, to be tested")
+        for _ in train(experiment, dataset, folder, keep=config["keep"]):
+            pass
+        last = keeper.last()
+    assert last is not None
+    metrics = evaluate_on(last.experiment, last.model(), dataset, "test")
+    save_picture(last.model(), dataset, "test", folder, TEST)
+    return Tested({f"test/{name}": value for name, value in metrics.items()}, last.images_seen, last.folder, notes)
 
 
 def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal: Journal) -> None:
@@ -67,17 +89,20 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
         row.metrics = {**row.metrics, **tested.get(row.run, {})}
     rows = [row for row in rows if row.run not in tested]
     folders = [plan.folder / "trials" / row.run for row in rows]
-    answers = [remote.remote(str(folder), str(plan.dataset_folder), plan.data_fingerprint) for folder in folders]
-    for row, folder, metrics in zip(rows, folders, ray.get(answers), strict=True):
-        checkpoint = Keeper(folder / "checkpoints").last()
-        assert checkpoint is not None
-        row.metrics = {**row.metrics, **metrics}
-        tested[row.run] = metrics
-        journal.add("extra", row.run, step=checkpoint.images_seen, metrics=metrics)
+    configs = [
+        config_of(plan.experiment(row.point, row.seed), folder, plan) for row, folder in zip(rows, folders, strict=True)
+    ]
+    answers: list[Tested] = ray.get([remote.remote(config) for config in configs])
+    for row, folder, answer in zip(rows, folders, answers, strict=True):
+        for note in answer.notes:
+            print(f"trial {row.run}: {note}")
+        row.metrics = {**row.metrics, **answer.metrics}
+        tested[row.run] = answer.metrics
+        journal.add("extra", row.run, step=answer.images_seen, metrics=answer.metrics)
         for picture in sorted(folder.glob(f"{TEST}*.png")):
             journal.add("artifact", row.run, path=str(picture))
         for name in (WEIGHTS, CONFIG, MANIFEST) if row is best else (CONFIG,):
-            journal.add("artifact", row.run, path=str(checkpoint.folder / name), to="checkpoint")
+            journal.add("artifact", row.run, path=str(answer.checkpoint / name), to="checkpoint")
     study.set_user_attr("tested", json.dumps(tested))
 
 

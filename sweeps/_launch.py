@@ -29,9 +29,11 @@ from sweeps._space import Sweep, describe
 from sweeps._study import fresh_name, open_storage, open_study
 from sweeps._tracker import SWEEP, Tracker, check
 from vqvae_core.data import Dataset
+from vqvae_core.files import is_full
 from vqvae_core.overrides import fail, flatten
 
 INTERRUPTED = 130  # exit status of a sweep that was asked to stop, as of any program ended by Ctrl-C
+NO_ROOM = 1  # and of one that found a disk full
 
 
 def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
@@ -50,11 +52,24 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
         check_fixed(plan)
         study = open_study(plan, storage)
         with only_one(plan):
-            finished = Run(plan, study, dataset).go()
+            status = Run(plan, study, dataset).go()
     except ValueError as error:
         fail(str(error))
-    if not finished:
-        raise SystemExit(INTERRUPTED)
+    except KeyboardInterrupt:  # before the first trial, after the last, or a second time
+        print("\nstopped; the same command continues it", file=sys.stderr)
+        status = INTERRUPTED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(full(f"{error.strerror}: {error.filename}"), file=sys.stderr)
+        status = NO_ROOM
+    if status:
+        raise SystemExit(status)
+
+
+def full(what: str) -> str:
+    """What a user is told when a disk is full."""
+    return f"error: {what}; make room, then the same command continues the sweep"
 
 
 def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
@@ -88,8 +103,8 @@ class Run:
         self.board = Board(plan.trials, plan.concurrent)
         self.stop = StopFlag(plan.folder)
 
-    def go(self) -> bool:
-        """Search, confirm, finish; False when the user stopped it before the end."""
+    def go(self) -> int:
+        """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""
         print(describe_plan(self.plan), flush=True)
         self.tracker.start()
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
@@ -112,7 +127,12 @@ class Run:
         if finished:
             self._finish()
         self._close(finished)
-        return finished
+        if finished:
+            return 0
+        if self.stop.reason:
+            print(full(self.stop.reason), file=sys.stderr)
+            return NO_ROOM
+        return INTERRUPTED
 
     def _continue(self) -> None:
         restore(self.plan, self.study, self.board, self.journal)
@@ -123,7 +143,7 @@ class Run:
     def _search(self, display: Display) -> None:
         count = self.plan.trials - len(self.board.rows)
         if count > 0:
-            events = Events(self.plan, self.board, self.journal, display, "search")
+            events = Events(self.plan, self.board, self.journal, display, self.stop, "search")
             searcher = OptunaSearcher(self.plan, self.study, events.started)
             execute(self.plan, searcher, count, scheduler(self.plan, searcher), events, self.stop)
 
@@ -142,7 +162,7 @@ class Run:
         if specs:
             self.board.planned = len(self.board.rows) + len(specs)
             display.say(f"{why} {len(specs)} runs")
-            events = Events(self.plan, self.board, self.journal, display, stage)
+            events = Events(self.plan, self.board, self.journal, display, self.stop, stage)
             searcher = FixedList(self.plan, specs, events.started)
             execute(self.plan, searcher, len(specs), FIFOScheduler(), events, self.stop)
 

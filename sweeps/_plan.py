@@ -42,7 +42,8 @@ class Plan:
     tracking_uri: str
     storage: str
     cluster: Cluster
-    restarts: int = 2  # of a trial whose process died
+    restarts: int = 2  # of a trial whose process died, without progress in between
+    keep: int = 1  # best checkpoints of each trial, besides its last two
     dataset_folder: Path = Path()  # known once the images are there
     data_fingerprint: str = ""
     data_tags: Point = field(default_factory=dict)
@@ -92,6 +93,7 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         tracking_uri=absolute_sqlite(settings.tracking_uri),
         storage=absolute_sqlite(settings.storage),
         cluster=find(settings.workers > 1),
+        keep=settings.keep,
     )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
         raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")

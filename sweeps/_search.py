@@ -98,7 +98,7 @@ class OptunaSearcher(NotPickled, Searcher):
         )
         self._trials[trial_id] = trial
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def histories(self, trial_id: str) -> tuple[History, list[History]]:
         """The values of a trial by images seen, and those of every other trial of the study."""
@@ -132,22 +132,32 @@ class OptunaSearcher(NotPickled, Searcher):
         result = result or {}
         record: dict[str, Any] = {name: result[name] for name in ("images_seen", "objective") if name in result}
         record |= {"metrics": metrics_of(result), "seconds": result.get("time_total_s", 0.0), "reason": reason}
+        record["state"] = state
+        # First the decision, then its effects: a driver that dies between the two leaves them to the next one.
         trial.set_user_attr("record", json.dumps(record))
-        match state:
-            case "failed":
-                self.study.tell(trial, state=TrialState.FAIL)
-            case "pruned":
-                self.on_trial_result(trial_id, result)
-                self.study.tell(trial, state=TrialState.PRUNED)
-            case _:
-                self.on_trial_result(trial_id, result)
-                self.study.tell(trial, result["objective"])
+        if state != "failed":
+            self._values.setdefault(trial.number, {}).setdefault(int(result["images_seen"]), result["objective"])
+        settle(self.study, trial, record)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state."""
+
+
+def settle(study: optuna.Study, trial: optuna.Trial, record: dict[str, Any]) -> None:
+    """Tell the study of an end that was decided."""
+    if record["state"] == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the value may be there
+        trial.report(record["objective"], int(record["images_seen"]))
+    if record["state"] == "pruned":
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, record["objective"])
 
 
 def metrics_of(result: dict[str, Any]) -> dict[str, float]:
@@ -169,7 +179,7 @@ class FixedList(NotPickled, Searcher):
             return Searcher.FINISHED
         spec = self.specs.pop(0)
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from."""
@@ -181,13 +191,14 @@ class FixedList(NotPickled, Searcher):
         """Nothing."""
 
 
-def config_of(spec: TrialSpec, plan: Plan) -> dict[str, Any]:
-    """What an actor needs, in plain values."""
+def config_of(experiment: Experiment, folder: Path, plan: Plan) -> dict[str, Any]:
+    """What an actor needs to train an experiment in a folder, in plain values."""
     return {
-        "experiment": flatten(spec.experiment),
-        "folder": str(spec.folder),
+        "experiment": flatten(experiment),
+        "folder": str(folder),
         "dataset": str(plan.dataset_folder),
         "fingerprint": plan.data_fingerprint,
+        "keep": plan.keep,
         "group": {
             "workers": plan.workers,
             "cpus_per_worker": plan.cpus_per_worker,

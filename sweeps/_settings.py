@@ -33,6 +33,7 @@ class Settings:
     name: str | None
     fresh: bool
     dry_run: bool
+    keep: int
     out: Path
     tracking_uri: str
     storage: str
@@ -78,6 +79,7 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
     add("--name", metavar="TEXT", help="name of the sweep; the same name continues it (the file's and the data set's)")
     add("--fresh", action="store_true", help="start over, under a new name")
     add("--dry-run", action="store_true", help="print the resolved plan and run nothing")
+    add("--keep", type=at_least(1), default=1, metavar="K", help="best checkpoints kept of each trial (1)")
     add("--out", type=Path, metavar="DIR", help="where checkpoints go ($VQSWEEP_RUNS or runs)")
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
     add("--storage", metavar="URL", help=f"Optuna's ($VQSWEEP_STORAGE or {DEFAULT_STORAGE})")
@@ -103,6 +105,7 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
         name=chosen.name,
         fresh=chosen.fresh,
         dry_run=chosen.dry_run,
+        keep=chosen.keep,
         out=chosen.out or Path(os.environ.get("VQSWEEP_RUNS") or "runs"),
         tracking_uri=chosen.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER,
         storage=chosen.storage or os.environ.get("VQSWEEP_STORAGE") or DEFAULT_STORAGE,
