@@ -19,7 +19,7 @@ from sweeps._search import config_of
 from sweeps._tracker import SWEEP
 from sweeps._trial import task_of, train
 from vqvae_core.batches import Images
-from vqvae_core.checkpoint import CONFIG, MANIFEST, WEIGHTS, Keeper
+from vqvae_core.checkpoint import CONFIG, FIRST, MANIFEST, WEIGHTS, Keeper
 from vqvae_core.data import Dataset
 from vqvae_core.metrics import mean_image_bits
 from vqvae_core.pictures import save_picture
@@ -103,6 +103,8 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
             journal.add("artifact", row.run, path=str(picture))
         for name in (WEIGHTS, CONFIG, MANIFEST) if row is best else (CONFIG,):
             journal.add("artifact", row.run, path=str(answer.checkpoint / name), to="checkpoint")
+        for path in sorted((answer.checkpoint / FIRST).glob("*")) if row is best else ():
+            journal.add("artifact", row.run, path=str(path), to=f"checkpoint/{FIRST}")
     study.set_user_attr("tested", json.dumps(tested))
 
 

@@ -200,3 +200,38 @@ def test_two_workers_train_one_trial_on_a_folder_of_pictures(tracked: Path, png_
     runs = runs_of(tracked, "pictures/beta_lr")
     assert [step for step, _ in history(tracked, runs["000"])] == [48, 96]
     assert runs["000"].info.status == "FINISHED"
+
+
+def test_a_sweep_of_priors_is_a_child_of_its_vqvae(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best trial of one sweep, by the sweep's name, is what the next one stands on; so with a hierarchy."""
+    small = ["--dataset", "digits", "--train.calibration_images", "64", "--images", "400", "--trials", "1"]
+    launch(importlib.import_module("sweeps.beta_lr").sweep, [*small, "--model.hidden", "8", *CODES])
+    first = runs_of(tracked, "digits/beta_lr")["000"]
+    network = {
+        "prior": ["--model.head", "16", "--images", "800"],
+        "hierarchy": ["--model.hidden", "8", "--model.pictures", "4"],
+    }
+    for name, options in network.items():
+        launch(importlib.import_module(f"sweeps.{name}").sweep, [*small, *options, "--model.first", "beta_lr-digits"])
+        printed = capsys.readouterr().out
+        assert "distortion plus rate under the learned prior" in printed and "the report" in printed
+        runs = runs_of(tracked, f"digits/{name}")
+        sweep, trial = runs[f"{name}-digits"], runs["000"]
+        assert sweep.data.tags["mlflow.parentRunId"] == sweep.data.tags["first.run"] == first.info.run_id
+        assert trial.data.tags["mlflow.parentRunId"] == sweep.info.run_id
+        assert trial.data.tags["first.stage"] == "vqvae" and len(trial.data.tags["first.key"]) == 16
+        assert trial.data.params["model.first"].startswith(str(tracked / "runs" / "beta_lr-digits" / "trials" / "000"))
+        metrics = trial.data.metrics
+        for split in ("valid", "test"):
+            parts = metrics[f"{split}/distortion"] + metrics[f"{split}/rate_prior"]
+            assert metrics[f"{split}/bits_per_dim"] == pytest.approx(parts)
+            assert {f"{split}/rate_unigram", f"{split}/rate_uniform"} <= set(metrics)
+        client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
+        artifacts = {a.path for a in client.list_artifacts(trial.info.run_id)}
+        picture = {"prior": "samples.png", "hierarchy": "reconstructions.png"}[name]
+        assert {picture, f"test_{picture}"} <= artifacts
+        weights = {a.path for a in client.list_artifacts(trial.info.run_id, "checkpoint/first")}
+        assert weights == {"checkpoint/first/experiment.json", "checkpoint/first/model.safetensors"}
+    assert len([path for path in (tracked / "data" / ".codes").iterdir() if path.is_dir()]) == 1
