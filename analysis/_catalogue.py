@@ -64,12 +64,11 @@ def draw_part(figure: Figure, found: Found, kind: str, chosen: argparse.Namespac
     from vqvae_core.pictures import grid, write_picture
 
     assert figure.draw is not None
-    dataset = images_for(found, chosen.data_root)
-    own = found.checkpoint.experiment.model.type
+    own = found.experiment.model.type
     if own != kind:
         raise ValueError(f"the checkpoint is a {own}; allowed is a {kind}")
-    drawing = figure.draw(found.checkpoint, dataset, chosen.seed)
-    name = found.checkpoint.experiment.data.name
+    drawing = figure.draw(found.model, images_for(found, chosen.data_root), chosen.seed)
+    name = found.experiment.data.name
     stem = chosen.out / f"figure-{int(figure.name):02d}-{name}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_picture(grid(list(drawing.rows)), stem.with_suffix(".png"))
@@ -77,8 +76,8 @@ def draw_part(figure: Figure, found: Found, kind: str, chosen: argparse.Namespac
         "figure": figure.name,
         "dataset": name,
         "seed": chosen.seed,
-        "images_seen": found.checkpoint.images_seen,
-        "model": bits_of(found.checkpoint.metrics),
+        "images_seen": found.images_seen,
+        "model": bits_of(found.metrics),
         "from": found.origin,
         "commit": found.commit,
     }

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvae_core.batches import mix
-from vqvae_core.checkpoint import Checkpoint
 from vqvae_core.data import Dataset
 from vqvae_core.hierarchical import Hierarchy
 from vqvae_core.hierarchy_task import pictures_of, second_reconstruction
 from vqvae_core.likelihood import to_levels, to_unit
 from vqvae_core.prior import Prior
 from vqvae_core.samples import draw_maps, seen_classes
+from vqvae_core.trainable import Trainable
 from vqvae_core.vqvae import VQVAE
 
 Images = NDArray[np.uint8]  # (N, H, W, C)
@@ -32,7 +32,7 @@ class Drawing:
     table: Sequence[Mapping[str, object]]
 
 
-Draw = Callable[[Checkpoint, Dataset, int], Drawing]  # (model, images, seed)
+Draw = Callable[[Trainable, Dataset, int], Drawing]  # (model, images, seed)
 
 
 def spread(count: int, wanted: int, part: float = 0.0) -> NDArray[np.int64]:
@@ -54,10 +54,8 @@ def error(a: Images, b: Images) -> list[float]:
 def reconstructions(part: float = 0.0, columns: int = 8, lines: int = 2) -> Draw:
     """Originals of the test split over what the codes keep of them."""
 
-    def draw(checkpoint: Checkpoint, dataset: Dataset, seed: int) -> Drawing:
-        model = checkpoint.model()
-        if not isinstance(model, VQVAE):
-            raise ValueError(f"the checkpoint is a {checkpoint.experiment.model.type}; allowed is a vqvae")
+    def draw(model: Trainable, dataset: Dataset, seed: int) -> Drawing:
+        assert isinstance(model, VQVAE)
         images, labels = dataset.images("test"), dataset.labels("test")
         numbers = spread(len(images), columns * lines, part)
         chosen = images[numbers]
@@ -95,14 +93,6 @@ def class_name(dataset: Dataset, label: int) -> str:
     return dataset.class_names[label] if label < len(dataset.class_names) else str(label)
 
 
-def prior_of(checkpoint: Checkpoint) -> Prior:
-    """The checkpoint's prior; ``ValueError`` when it is something else."""
-    model = checkpoint.model()
-    if not isinstance(model, Prior):
-        raise ValueError(f"the checkpoint is a {checkpoint.experiment.model.type}; allowed is a prior")
-    return model
-
-
 def sampled(model: Prior, maps: Tensor, source: str, classes: Sequence[str]) -> tuple[Images, list[dict[str, object]]]:
     """Images of code maps, and what is drawn as rows of a table."""
     table: list[dict[str, object]] = [
@@ -115,8 +105,8 @@ def sampled(model: Prior, maps: Tensor, source: str, classes: Sequence[str]) -> 
 def class_samples(columns: int = 10) -> Draw:
     """A row of samples for each class, at most ten."""
 
-    def draw(checkpoint: Checkpoint, dataset: Dataset, seed: int) -> Drawing:
-        model = prior_of(checkpoint)
+    def draw(model: Trainable, dataset: Dataset, seed: int) -> Drawing:
+        assert isinstance(model, Prior)
         classes = seen_classes(model)
         if not classes:
             raise ValueError(f"the prior of {dataset.name} has seen no class; a class-conditional sample needs one")
@@ -132,8 +122,8 @@ def class_samples(columns: int = 10) -> Draw:
 def uniform_and_learned(columns: int = 6, lines: int = 2) -> Draw:
     """Codes drawn evenly above codes drawn from the learned prior, with a class for each column where there are any."""
 
-    def draw(checkpoint: Checkpoint, dataset: Dataset, seed: int) -> Drawing:
-        model = prior_of(checkpoint)
+    def draw(model: Trainable, dataset: Dataset, seed: int) -> Drawing:
+        assert isinstance(model, Prior)
         count = columns * lines
         generator = torch.Generator().manual_seed(mix("uniform", seed))
         even = torch.randint(0, model.first.num_codes, (count, *model.first.latent_shape), generator=generator)
@@ -157,8 +147,8 @@ def two_conditions(columns: int = 8) -> Draw:
     as. Our prior refuses a class that it never saw; that noise is put into its biases here.
     """
 
-    def draw(checkpoint: Checkpoint, dataset: Dataset, seed: int) -> Drawing:
-        model = prior_of(checkpoint)
+    def draw(model: Trainable, dataset: Dataset, seed: int) -> Drawing:
+        assert isinstance(model, Prior)
         maps = draw_maps(model, None, columns, seed=seed)
         with untrained_row(model, seed):
             noise = draw_maps(model, None, columns, seed=seed)
@@ -184,10 +174,8 @@ def untrained_row(model: Prior, seed: int) -> Iterator[None]:
 def twice_reconstructed(columns: int = 8) -> Draw:
     """Originals, their first reconstructions, and what the second VQ-VAE leaves of them."""
 
-    def draw(checkpoint: Checkpoint, dataset: Dataset, seed: int) -> Drawing:
-        model = checkpoint.model()
-        if not isinstance(model, Hierarchy):
-            raise ValueError(f"the checkpoint is a {checkpoint.experiment.model.type}; allowed is a hierarchy")
+    def draw(model: Trainable, dataset: Dataset, seed: int) -> Drawing:
+        assert isinstance(model, Hierarchy)
         images = dataset.images("test")
         numbers = spread(len(images), columns)
         chosen = images[numbers]

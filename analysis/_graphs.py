@@ -113,9 +113,9 @@ def codebook_usage(uri: str, dataset: str | None, out: Path, chosen: argparse.Na
         found = [best for name in names if (best := best_in_tracker(uri, name, "vqvae"))]
     paths: list[Path] = []
     for one in found:
-        model = one.checkpoint.model()
+        model = one.model
         if not isinstance(model, VQVAE):
-            raise ValueError(f"the checkpoint is a {one.checkpoint.experiment.model.type}; allowed is a vqvae")
+            raise ValueError(f"the checkpoint is a {one.experiment.model.type}; allowed is a vqvae")
         images = images_for(one, chosen.data_root)
         counts = usage(model, images.images("test"))
         figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
@@ -129,8 +129,8 @@ def codebook_usage(uri: str, dataset: str | None, out: Path, chosen: argparse.Na
             table += [{"codebook": group, "code": int(code), "count": int(own[code])} for code in order]
         axis.axhline(1 / counts.shape[1], color="#555", linestyle="--", linewidth=1, label="even use")
         axis.set(yscale="log", xlabel="code, most used first", ylabel="share of positions", xlim=(0, None))
-        name = one.checkpoint.experiment.data.name
-        axis.set_title(f"{NAMES.get(name, name)}, test images ({bits_of(one.checkpoint.metrics)})", fontsize=10)
+        name = one.experiment.data.name
+        axis.set_title(f"{NAMES.get(name, name)}, test images ({bits_of(one.metrics)})", fontsize=10)
         axis.legend(frameon=False, fontsize=8)
         paths += save(figure, out / f"codebook_usage-{name}", table)
     return paths

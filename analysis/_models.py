@@ -5,28 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from safetensors.torch import load
+
 from analysis.runs import Query, Run, find_runs, read_artifact, shown
-from vqvae_core.checkpoint import CONFIG, FIRST, MANIFEST, WEIGHTS, Checkpoint, Damaged, read
-from vqvae_core.config import DataConfig
+from vqvae_core.checkpoint import CONFIG, FIRST, MANIFEST, WEIGHTS, Damaged, read
+from vqvae_core.config import DataConfig, Experiment
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.data.prepare import folder_of
+from vqvae_core.models import restore
 from vqvae_core.overrides import from_json
 from vqvae_core.second_stage import find_checkpoint
+from vqvae_core.trainable import State, Trainable
 
-FILES = (WEIGHTS, CONFIG, MANIFEST, f"{FIRST}/{WEIGHTS}", f"{FIRST}/{CONFIG}")  # of a checkpoint, in the tracker
 TRIED = 20  # runs without weights that are passed over; only a sweep's winner leaves them
 
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint and where it is from."""
+    """A trained model and where it is from."""
 
-    checkpoint: Checkpoint
+    model: Trainable  # in evaluation mode
+    experiment: Experiment
+    images_seen: int
+    metrics: Mapping[str, float]  # at its last report
     origin: str  # in words, for who wants to know which run it was
     commit: str
 
@@ -40,28 +45,31 @@ def best_in_tracker(uri: str, dataset: str, kind: str) -> Found | None:
     runs = [run for run in find_runs(uri, query) if (run.dataset, run.model) == (dataset, kind)]
     runs.sort(key=lambda run: (run.metrics["valid/bits_per_dim"], -run.started))
     for run in runs[:TRIED]:
-        if found := checkpoint_of(uri, run):
-            return Found(found, f"run {run.id} ({run.experiment}, {run.name}) of {shown(uri)}", run.commit)
+        if found := tracked(uri, run):
+            return found
     return None
 
 
-def checkpoint_of(uri: str, run: Run) -> Checkpoint | None:
-    """A run's checkpoint, as far as a model needs it; None where the tracker does not have it whole."""
-    manifest = read_artifact(uri, run, f"checkpoint/{MANIFEST}")
-    if manifest is None:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="vqsweep-"))
-    for name in FILES:
-        content = read_artifact(uri, run, f"checkpoint/{name}")
-        if content is not None:
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(content)
-    if not (folder / WEIGHTS).exists() or not (folder / CONFIG).exists():
+def tracked(uri: str, run: Run) -> Found | None:
+    """A run's model from the files of its checkpoint that the tracker has; None where it does not have them all."""
+    files = {name: read_artifact(uri, run, f"checkpoint/{name}") for name in (MANIFEST, CONFIG, WEIGHTS)}
+    manifest, config, weights = files.values()
+    if manifest is None or config is None or weights is None:
         return None
     content = json.loads(manifest)
+    state: State = {"experiment": json.loads(config), "model": load(weights)}
+    first = [read_artifact(uri, run, f"checkpoint/{FIRST}/{name}") for name in (CONFIG, WEIGHTS)]
+    if first[0] is not None and first[1] is not None:
+        state[FIRST] = {"experiment": json.loads(first[0]), "model": load(first[1]), "shape": content["shape"]}
     height, width, channels = content["shape"]
-    experiment = from_json((folder / CONFIG).read_text())
-    return Checkpoint(folder, content["images_seen"], content["metrics"], experiment, (height, width, channels))
+    return Found(
+        model=restore(state, (height, width, channels)),
+        experiment=from_json(config.decode()),
+        images_seen=content["images_seen"],
+        metrics=content["metrics"],
+        origin=f"run {run.id} ({run.experiment}, {run.name}) of {shown(uri)}",
+        commit=run.commit,
+    )
 
 
 def in_folder(where: str) -> Found:
@@ -70,12 +78,13 @@ def in_folder(where: str) -> Found:
         checkpoint = read(find_checkpoint(where, "--checkpoint"))
     except Damaged as error:
         raise ValueError(f"--checkpoint: {error}") from None
-    return Found(checkpoint, str(where), "unknown")
+    seen, metrics = checkpoint.images_seen, checkpoint.metrics
+    return Found(checkpoint.model(), checkpoint.experiment, seen, metrics, str(where), "unknown")
 
 
 def images_for(found: Found, root: Path | None) -> Dataset:
     """The images that a model was trained on; ``ValueError`` when they are not on this machine and cannot be had."""
-    data: DataConfig = found.checkpoint.experiment.data
+    data: DataConfig = found.experiment.data
     places = [root, os.environ.get("VQSWEEP_DATA"), data.root, "data"]
     for place in filter(None, places):
         here = replace(data, root=str(place))
