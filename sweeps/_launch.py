@@ -111,6 +111,7 @@ class Run:
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
+        tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
         tags |= parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
@@ -171,6 +172,8 @@ class Run:
         best = best_group(self.board)
         if best:
             test_best(self.plan, self.study, self.board, best, self.journal)
+        note = f"{self.plan.sweep.question}\n\n{outcome(best)}\n\n    {command()}"
+        self.journal.add("tags", SWEEP, tags={"mlflow.note.content": note})
         summarise(self.board, floor, best, importance(self.study), self.journal)
         print(f"\n{ranking(self.board, floor)}\n")
         if len(self.plan.objectives) > 1:
