@@ -20,13 +20,15 @@ from ray.tune.experiment import Trial
 from sweeps._board import Board, Row, verdict
 from sweeps._display import Display
 from sweeps._journal import Journal
-from sweeps._plan import Plan
+from sweeps._plan import Plan, point_text
 from sweeps._search import NotPickled, TrialSpec
 from sweeps._trial import ERROR
 from vqvae_core.overrides import flatten, run_key
 
 if TYPE_CHECKING:
     from sweeps._execute import StopFlag
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 class Events(NotPickled, Callback):
@@ -38,6 +40,7 @@ class Events(NotPickled, Callback):
         self.plan, self.board, self.journal, self.display = plan, board, journal, display
         self.stop, self.stage = stop, stage
         self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
+        self.stopped_for: dict[str, str] = {}  # Tune's name of a trial -> why it was stopped, if not by ASHA
         self._specs: dict[str, TrialSpec] = {}
 
     def started(self, trial_id: str, spec: TrialSpec) -> None:
@@ -52,6 +55,7 @@ class Events(NotPickled, Callback):
             "seed": str(experiment.seed),
             "stage": self.stage,
             "point.origin": spec.origin,
+            "mlflow.note.content": note(spec),
             **self.plan.data_tags,
             **code_tags(),
         }
@@ -77,7 +81,10 @@ class Events(NotPickled, Callback):
         if "interrupted" in result:
             self.interrupted.add(trial.trial_id)
             return
+        if trial.trial_id in self.stopped_for:
+            result["stopped_for"] = self.stopped_for[trial.trial_id]  # from now on part of the trial's last result
         row = self.board.report(run, result)
+        row.unhealthy = self.plan.limits.broken(result["metrics"])
         if self.journal.add("report", run, step=result["images_seen"], metrics=result["metrics"]):
             trial.run_metadata.num_failures = 0  # only deaths without progress count against it
             self.display.changed(row, "report")
@@ -116,8 +123,14 @@ class Events(NotPickled, Callback):
         for path in (*pictures, spec.folder / ERROR):
             if state != "stopped" and path.exists():
                 self.journal.add("artifact", spec.run, path=str(path))
-        self.journal.add("end", spec.run, state=state, tags={"status.reason": reason, "trial.state": state})
+        tags = {"status.reason": reason, "trial.state": state, "mlflow.note.content": note(spec, reason)}
+        self.journal.add("end", spec.run, state=state, tags=tags)
         self.display.changed(row, "end")
+
+
+def note(spec: TrialSpec, reason: str = "running") -> str:
+    """What a reader of the tracker's pages is told of a trial: its point, who proposed it, and how it ended."""
+    return f"{point_text(spec.point)} ({spec.origin}): {reason}"
 
 
 def death(trial: Trial) -> str:
@@ -136,9 +149,15 @@ def death(trial: Trial) -> str:
 
 def command() -> str:
     """What the user typed, in one line."""
-    name = Path(sys.argv[0])
-    program = f"{name.parent.name}/{name.name}" if name.parent.name else name.name
-    return shlex.join(["python", program, *sys.argv[1:]])
+    return shlex.join(["python", program(), *sys.argv[1:]])
+
+
+def program() -> str:
+    """The file that was started, as seen from the project's folder."""
+    path = Path(sys.argv[0]).absolute()
+    if path.is_relative_to(PROJECT):
+        return str(path.relative_to(PROJECT))
+    return f"{path.parent.name}/{path.name}"
 
 
 @cache
@@ -170,4 +189,5 @@ def code_tags() -> dict[str, str]:
     commit = git("rev-parse", "HEAD")
     changes = git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"mlflow.source.git.commit": commit or "unknown", "git.dirty": dirty}
+    source = {"mlflow.source.name": program(), "mlflow.source.type": "LOCAL"}
+    return {"mlflow.source.git.commit": commit or "unknown", "git.dirty": dirty, **source}

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps._asha import Asha
@@ -81,9 +81,9 @@ def stop_on_signals(flag: StopFlag) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def scheduler(plan: Plan, searcher: OptunaSearcher) -> TrialScheduler:
-    """What stops trials early, if anything does."""
-    return Asha(plan.rungs, REDUCTION, searcher) if plan.scheduler == "asha" else FIFOScheduler()
+def scheduler(plan: Plan, searcher: OptunaSearcher, events: Events) -> TrialScheduler:
+    """What stops trials early: ASHA at the plan's rungs, if it has any, and the limits of a codebook."""
+    return Asha(searcher, REDUCTION, plan.limits, plan.grace, events.stopped_for)
 
 
 def execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import optuna
 import torch
 
-from sweeps._board import Board, Row
+from sweeps._board import Board, Row, by_merit
 from sweeps._journal import Journal
 from sweeps._plan import Plan
-from sweeps._ranking import replicated
+from sweeps._ranking import pareto, replicated, searched
 from sweeps._search import config_of
 from sweeps._tracker import SWEEP
 from sweeps._trial import task_of, train
@@ -30,11 +31,14 @@ TEST = "test_"  # before the name of the picture of the test split
 
 
 def best_group(board: Board) -> Row | None:
-    """The winner: of the confirmed trials the one with the best mean over seeds, else the best complete trial."""
+    """The winner: of the confirmed trials the one with the best mean over seeds, else the best complete trial.
+
+    One whose codebook is out of its limits wins only if there is no other.
+    """
     groups = replicated(board)
     if groups:
-        return board.rows[min(groups, key=lambda run: statistics.mean(groups[run]))]
-    return min((row for row in board.rows.values() if row.state == "complete"), key=lambda row: row.value, default=None)
+        return board.rows[min(groups, key=lambda run: (bool(board.rows[run].unhealthy), statistics.mean(groups[run])))]
+    return min((row for row in board.rows.values() if row.state == "complete"), key=by_merit, default=None)
 
 
 def mean_image_floor(dataset: Dataset, plan: Plan) -> float:
@@ -108,10 +112,19 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
     study.set_user_attr("tested", json.dumps(tested))
 
 
-def summarise(board: Board, floor: float, best: Row | None, journal: Journal) -> None:
-    """The sweep's own run in the tracker: its winner's figures, the floor, and how its trials ended."""
+def tag_front(board: Board, objectives: Sequence[str], journal: Journal) -> None:
+    """In the tracker, which trials are on the Pareto front; a sweep that was extended may have thrown some off it."""
+    on_front = {row.run for row in pareto(board, objectives)}
+    for row in searched(board):
+        if row.state == "complete":
+            journal.add("tags", row.run, tags={"pareto.front": str(row.run in on_front).lower()})
+
+
+def summarise(board: Board, floor: float, best: Row | None, shares: Mapping[str, float], journal: Journal) -> None:
+    """The sweep's own run in the tracker: its winner's figures, the floor, how its trials ended and what mattered."""
     metrics = {"mean_image/bits_per_dim": floor}
     metrics |= {f"trials/{state}": board.count(state) for state in ("complete", "pruned", "failed")}
+    metrics |= {f"importance/{name}": share for name, share in shares.items()}
     if best:
         metrics |= {name: value for name, value in best.metrics.items() if name.startswith(("valid/", "test/"))}
     journal.add("extra", SWEEP, step=max((row.images_seen for row in board.rows.values()), default=0), metrics=metrics)

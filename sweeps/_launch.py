@@ -16,12 +16,13 @@ from sweeps._cluster import connect
 from sweeps._display import Display, open_display, progress
 from sweeps._events import Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
-from sweeps._finish import best_group, mean_image_floor, summarise, test_best
+from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
 from sweeps._first import encode_for, parent_of
 from sweeps._images import images_of
+from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
 from sweeps._plan import Plan, describe_plan, make_plan
-from sweeps._ranking import confirmed, outcome, ranking, where_next
+from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_next
 from sweeps._resume import check_fixed, fixed, replicates, restore, restore_replicates
 from sweeps._search import FixedList, OptunaSearcher, TrialSpec
 from sweeps._settings import parse
@@ -110,6 +111,7 @@ class Run:
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
+        tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
         tags |= parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
@@ -144,7 +146,7 @@ class Run:
         if count > 0:
             events = Events(self.plan, self.board, self.journal, display, self.stop, "search")
             searcher = OptunaSearcher(self.plan, self.study, events.started)
-            execute(self.plan, searcher, count, scheduler(self.plan, searcher), events, self.stop)
+            execute(self.plan, searcher, count, scheduler(self.plan, searcher, events), events, self.stop)
 
     def _confirm(self, display: Display) -> None:
         if self.stop.raised.is_set():
@@ -170,10 +172,17 @@ class Run:
         best = best_group(self.board)
         if best:
             test_best(self.plan, self.study, self.board, best, self.journal)
-        summarise(self.board, floor, best, self.journal)
+        note = f"{self.plan.sweep.question}\n\n{outcome(best)}\n\n    {command()}"
+        self.journal.add("tags", SWEEP, tags={"mlflow.note.content": note})
+        summarise(self.board, floor, best, importance(self.study), self.journal)
         print(f"\n{ranking(self.board, floor)}\n")
+        if len(self.plan.objectives) > 1:
+            tag_front(self.board, self.plan.objectives, self.journal)
+            print(f"{pareto_table(self.board, self.plan.objectives)}\n")
         if self.plan.seeds > 1:
             print(f"{confirmed(self.board)}\n")
+        if self.plan.sweep.space:
+            print(importance_text(self.study))
         print(outcome(best))
 
     def _close(self, finished: bool) -> None:

@@ -52,13 +52,19 @@ def row_of(trial: FrozenTrial, base: Experiment) -> Row:
         value=record.get("objective", math.inf),
         metrics=record.get("metrics", {}),
         seconds=record.get("seconds", 0.0),
+        unhealthy=record.get("unhealthy", ""),
     )
+
+
+def is_healthy(trial: FrozenTrial) -> bool:
+    """Whether a finished trial keeps to the limits of its codebook, if there are any."""
+    return all(excess <= 0 for excess in trial.constraints.values())
 
 
 def replicates(plan: Plan, study: optuna.Study) -> list[TrialSpec]:
     """The best trials once more with each further seed, as children of their trial."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))[: plan.confirm]
+    best = sorted(complete, key=lambda trial: (not is_healthy(trial), trial.values[0], trial.number))[: plan.confirm]
     return [
         TrialSpec(
             number=trial.number,

@@ -69,7 +69,7 @@ class TestRoundTrip:
         assert_same_state(report.state["model"], load_file(saved / WEIGHTS))
         assert from_json((saved / CONFIG).read_text()) == tiny_on()
         rest = torch.load(saved / TRAINING, weights_only=True)
-        assert {"optimizer", "images_seen", "seconds", "window", "data"} == set(rest)
+        assert {"optimizer", "images_seen", "seconds", "first_rms", "window", "data"} == set(rest)
 
     def test_an_infinite_metric_is_kept(self, report: Report, made_up: Dataset, tmp_path: Path) -> None:
         save(tmp_path / "x", report.state, report.metrics | {"valid/psnr": float("inf")}, made_up.shape)

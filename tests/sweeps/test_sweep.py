@@ -123,6 +123,42 @@ def test_trials_that_break_are_failed_with_their_reason_and_the_rest_go_on(
     assert "failed: Diverged" in capsys.readouterr().out
 
 
+def test_a_front_and_sick_codebooks_reach_the_tracker(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sweeps._space import Sweep, choice
+
+    sweep = Sweep("front", "?", {"model.hidden": choice(4, 8, 16), "model.num_codes": choice(2, 16)}, known={})
+    arguments = [*SMALL[:-2], "--model.code_dim", "4", "--images", "900", "--trials", "10", "--scheduler", "none"]
+    arguments += ["--objectives", "bits_per_dim,parameters", "--max-dead-codes", "0.7", "--prune-unhealthy"]
+    launch(sweep, arguments)
+    printed = capsys.readouterr().out
+    runs = runs_of(tracked, "digits/front")
+    parent = runs.pop("front-digits")
+    states = {label: run.data.tags["trial.state"] for label, run in runs.items()}
+    sick = {label for label, state in states.items() if state == "pruned"}
+    well = {label for label, state in states.items() if state == "complete"}
+    assert sick  # so early, hardly a code of 16 is in use; of two, one always is
+    assert well
+    for label in sick:
+        assert runs[label].data.tags["status.reason"].startswith("codebook: the share of dead codes is ")
+        assert runs[label].data.metrics["valid/dead_codes"] > 0.7
+        assert history(tracked, runs[label])[-1][0] < 900
+        assert "pareto.front" not in runs[label].data.tags
+    figures = {
+        label: (runs[label].data.metrics["valid/bits_per_dim"], runs[label].data.metrics["train/parameters"])
+        for label in well
+    }
+    for label, own in figures.items():
+        beaten = any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in figures.values())
+        assert runs[label].data.tags["pareto.front"] == str(not beaten).lower()
+    table = printed[printed.index("Pareto front") :].splitlines()
+    assert table[1].split()[:3] == ["trial", "bits/dim", "parameters"]
+    assert "What told the best trials from the others: model." in printed
+    shares = [value for name, value in parent.data.metrics.items() if name.startswith("importance/")]
+    assert sum(shares) == pytest.approx(1)
+
+
 # One trial after the other, so that the same history gives the same points and decisions.
 LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "20000"]
 LONG += ["--concurrent", "1"]
