@@ -178,8 +178,8 @@ def _codes(base: Experiment) -> dict[str, Any]:
 _VQVAES = (digits_vqvae, mnist_vqvae, fashion_mnist_vqvae, cifar10_vqvae, mini_imagenet_vqvae, boxing_vqvae)
 
 
-def kept_players(report: Callable[[], Experiment]) -> Experiment:
-    """A second VQ-VAE that keeps what moves, beside the report's: ``sweeps/hierarchy.py`` says which change does what.
+def position_by_position(report: Callable[[], Experiment]) -> Experiment:
+    """A second VQ-VAE that could keep what moves, beside the report's; ``results/priors.json``: so far it has not.
 
     Twelve codes of the encoder's map position by position, codebooks that stay alive, and a decoder that is told at
     each position what is there; the decoder's own size is the report's.
@@ -218,7 +218,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         for preset in _VQVAES
     },
     **{preset.__name__: preset for preset in (*_PRIORS, *_HIERARCHIES)},
-    **{f"{preset.__name__}_kept": partial(kept_players, preset) for preset in _HIERARCHIES},
+    **{f"{preset.__name__}_map": partial(position_by_position, preset) for preset in _HIERARCHIES},
     "tiny": tiny,
 }
 
