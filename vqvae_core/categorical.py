@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vqvae_core.config import CategoricalConfig
 from vqvae_core.image_model import ImageModel
+from vqvae_core.likelihood import at_least_float32
 from vqvae_core.posterior import Categorical
 
 
@@ -24,8 +25,8 @@ class CategoricalModel(ImageModel):
         self.table = nn.Parameter(torch.randn(G, K, D))
 
     def log_probs(self, images: Tensor) -> Tensor:
-        """log q(z | x): (B, G, h, w, K) float32."""
-        logits = self.encoder(images).float().unflatten(1, (-1, self.num_codes))  # B G K h w
+        """log q(z | x): (B, G, h, w, K), at least in float32."""
+        logits = at_least_float32(self.encoder(images)).unflatten(1, (-1, self.num_codes))  # B G K h w
         return logits.permute(0, 1, 3, 4, 2).log_softmax(-1)
 
     def posterior(self, images: Tensor) -> Categorical:

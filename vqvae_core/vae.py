@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vqvae_core.config import VAEConfig
 from vqvae_core.image_model import ImageModel, Output
+from vqvae_core.likelihood import at_least_float32
 from vqvae_core.posterior import Normal
 
 
@@ -33,7 +34,7 @@ class VAE(ImageModel):
         features = self.encoder(images)
         if not self.config.latent_map:
             features = self.to_latent(features.relu().flatten(1))
-        mean, log_variance = features.float().chunk(2, 1)
+        mean, log_variance = at_least_float32(features).chunk(2, 1)
         return Normal(mean, log_variance)
 
     def embed(self, z: Tensor) -> Tensor:
