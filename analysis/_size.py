@@ -38,7 +38,7 @@ def count(model: Mapping[str, str], shape: tuple[int, ...]) -> float:
     """Parameters of a model for images of a shape (H, W, C); NaN for one that this version does not know."""
     try:
         return float(_built(tuple(sorted(model.items())), shape))
-    except (ValueError, ImportError, RuntimeError):
+    except (ValueError, TypeError, ImportError, RuntimeError):
         return math.nan
 
 
@@ -46,10 +46,14 @@ def count(model: Mapping[str, str], shape: tuple[int, ...]) -> float:
 def _built(model: tuple[tuple[str, str], ...], shape: tuple[int, ...]) -> int:
     import torch  # seconds, and only needed here
 
+    from vqvae_core.config import ImageModelConfig
     from vqvae_core.models import build
     from vqvae_core.overrides import unflatten
 
     height, width, channels = shape
+    config = unflatten(dict(model)).model
+    if not isinstance(config, ImageModelConfig):
+        raise ValueError(f"a {config.type} is not built without the VQ-VAE that it stands on")
     with torch.device("meta"):
-        network = build(unflatten(dict(model)).model, (height, width, channels))
+        network = build(config, (height, width, channels))
     return sum(parameter.numel() for parameter in network.parameters())

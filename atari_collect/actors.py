@@ -131,10 +131,13 @@ def _connect(count: int, address: str | None) -> None:
     check(address)
     address = address or os.environ.get("RAY_ADDRESS")
     try:
-        if address:
+        if address and address != "local":
             ray.init(address=address, **quiet)
         else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(address="local", num_cpus=count, include_dashboard=False, **quiet)
     except (ConnectionError, ValueError) as error:
         raise ValueError(f"there is no Ray at {address!r}: {error}") from None
+    except Exception as error:  # Ray has no name for it: one of its servers did not come up in 30 seconds
+        ray.shutdown()
+        raise OSError(f"Ray did not start ({error})") from None

@@ -11,7 +11,7 @@ from atari_collect.recipe import Recipe
 from atari_collect.screens import Colour, Packed, ScreenWriter, UnseenColourError
 from atari_collect.shard import Shard, build
 
-BATCH = 8  # screens that are looked at together: they still fit into a core's own cache
+BATCH = 64  # screens whose changes are gathered together
 
 
 class Player:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 PIECE = 40  # pixels, a divisor of every screen's width
 WORDS = PIECE // 8  # of 64 bits in a piece
 LEVEL = 3  # of zstd; 9 would save 60 bytes a frame and cost 25 us, a quarter of an emulated frame
-BLOCK = 1 << 18  # bytes that are hashed and compressed at once
+BLOCK = 1 << 20  # bytes that are hashed and compressed at once
 Colour = tuple[int, int, int]
 
 
@@ -73,8 +73,9 @@ class ScreenWriter:
     """Takes the screens of one episode: fill ``screen``, call ``add``, and ``packed`` at the end.
 
     ``rgb`` gives the screen that was added last in colour; it is asked when an index is new to ``colours``, which
-    outlives the episode. Screens are looked at ``batch`` at a time, because a call of numpy costs as much as its work
-    on one screen; so an index may be gone again when it is found: ``UnseenColourError``. With a batch of 1 it never is.
+    outlives the episode. Each screen is compared with the one before while both are in the core's cache; what changed
+    is gathered ``batch`` screens at a time, because code that was not used for a while is slow too. So an index may be
+    gone again when it is found: ``UnseenColourError``. With a batch of 1 it never is.
 
     ``palette`` has the colour of each index that occurs in the episode; ``repeats`` counts the screens that are equal
     to the one before.
@@ -84,23 +85,26 @@ class ScreenWriter:
         self, height: int, width: int, rgb: Callable[[], NDArray[np.uint8]], colours: dict[int, Colour], batch: int
     ) -> None:
         self._rgb, self._colours, self._batch = rgb, colours, batch
-        self._ring = np.zeros(
-            (batch + 1, height, width), np.uint8
-        )  # the last screen of the batch before, then this one
-        self._words = self._ring.reshape(batch + 1, -1).view(np.uint64)
+        # The last screen of the batch before, then this batch.
+        self._ring = np.zeros((batch + 1, height, width), np.uint8)
         self._pieces = self._ring.reshape(batch + 1, -1).view(f"V{PIECE}")
+        words = self._ring.reshape(batch + 1, -1).view(np.uint64)
+        self._differs = np.empty((batch, words.shape[1]), bool)
+        self._compare = [(words[i + 1], words[i], self._differs[i]) for i in range(batch)]
         self._waiting = self._frames = self._stored = 0
         self._bits, self._data = _Stream(), _Stream()
-        self.screen = self._ring[1]  # where the next screen's palette indices go: (H, W)
+        self._screens = [self._ring[i + 1] for i in range(batch)]
+        self.screen = self._screens[0]  # where the next screen's palette indices go: (H, W)
         self.palette: dict[int, Colour] = {}
         self.repeats = 0
 
     def add(self) -> None:
         """``screen`` is filled."""
+        np.not_equal(*self._compare[self._waiting])
         self._waiting += 1
         if self._waiting == self._batch:
             self._keep()
-        self.screen = self._ring[1 + self._waiting]
+        self.screen = self._screens[self._waiting]
 
     def packed(self) -> list[Packed]:
         """``changed``, the bits of (n, pieces), and ``pieces``, (k, 40), in the order of frame and place."""
@@ -113,9 +117,8 @@ class ScreenWriter:
         count = self._waiting
         if not count:
             return
-        differs = self._words[1 : count + 1] != self._words[:count]
         changed = np.zeros((count, self._pieces.shape[1]), bool)
-        changed.reshape(-1)[differs.reshape(-1).nonzero()[0] // WORDS] = True
+        changed.reshape(-1)[self._differs[:count].reshape(-1).nonzero()[0] // WORDS] = True
         if not self._frames:
             changed[0] = True
         places = changed.reshape(-1).nonzero()[0]

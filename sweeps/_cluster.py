@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,5 +110,22 @@ def _of_running(address: str, with_groups: bool) -> Cluster:
     import ray
 
     connect(Cluster(0, 0, address), with_groups)
-    resources = ray.cluster_resources()
-    return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)), address)
+    resources, later = ray.cluster_resources(), grows_to()
+    cpus, gpus = (int(max(resources.get(name, 0), later.get(name, 0))) for name in ("CPU", "GPU"))
+    if not cpus:
+        raise ValueError(
+            f"the Ray cluster at {address} has no CPU; if it grows by itself, set VQSWEEP_GROWS_TO, as CPU=64,GPU=8"
+        )
+    return Cluster(cpus, gpus, address)
+
+
+def grows_to() -> dict[str, int]:
+    """What an autoscaling cluster may come to have, from ``VQSWEEP_GROWS_TO``; empty when it does not grow.
+
+    Such a cluster begins with no worker at all, and a plan for what is there now would ask for none.
+    """
+    text = os.environ.get("VQSWEEP_GROWS_TO", "")
+    found = dict(re.findall(r"(CPU|GPU)=(\d+)(?:,|$)", text))
+    if ",".join(f"{name}={number}" for name, number in found.items()) != text:
+        raise ValueError(f"VQSWEEP_GROWS_TO is {text!r}; allowed is such as CPU=64,GPU=8")
+    return {name: int(number) for name, number in found.items()}

@@ -16,6 +16,7 @@ from vqvae_core.checkpoint import Keeper
 from vqvae_core.data import prepare
 from vqvae_core.overrides import OneLineParser, describe_fields, fail, split_overrides, with_overrides
 from vqvae_core.presets import PRESETS
+from vqvae_core.second_stage import pinned
 from vqvae_core.train import Diverged, Report, fit
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as of any program
@@ -86,7 +87,7 @@ def main(arguments: list[str]) -> None:
         overrides = split_overrides(rest)
         if chosen.data_source:
             overrides["data.source"] = chosen.data_source
-        experiment = with_overrides(PRESETS[chosen.preset](), overrides)
+        experiment = pinned(with_overrides(PRESETS[chosen.preset](), overrides))
         out = chosen.out or Path("runs") / chosen.preset
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out is {str(out)!r}, which is not a folder")

@@ -19,9 +19,14 @@ class CategoricalModel(ImageModel):
     num_codes: int
 
     def __init__(self, config: CategoricalConfig, shape: tuple[int, int, int]) -> None:
-        G, K, D = config.codes_per_position, config.num_codes, config.code_dim
-        super().__init__(config, shape, G * K, G * D)
-        self.latent_shape, self.num_codes = (G, *self.map_shape), K
+        G = config.codes_per_position
+        super().__init__(config, shape, G * config.num_codes, G * config.code_dim)
+        self.num_codes = config.num_codes
+
+    def build_latent(self) -> None:
+        """The table of the codes' vectors."""
+        G, K, D = self.config.codes_per_position, self.config.num_codes, self.config.code_dim
+        self.latent_shape = (G, *self.map_shape)
         self.table = nn.Parameter(torch.randn(G, K, D))
 
     def log_probs(self, images: Tensor) -> Tensor:

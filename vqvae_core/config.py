@@ -272,7 +272,121 @@ class DVAEConfig(CategoricalConfig):
     straight_through: bool = option(False, "the decoder sees hard codes, and only their gradient is relaxed")
 
 
-ModelConfig = VQVAEConfig | VAEConfig | VIMCOConfig | DVAEConfig
+@dataclass(frozen=True)
+class PixelCNNConfig(Checked):
+    """A gated PixelCNN; the report's: 12 layers x 64 (2.1), 15 layers x 256 (2.3.1)."""
+
+    section: ClassVar[str] = "model"
+    layers: int = option(
+        12, "L, gated layers; the first sees only what comes before the position that it predicts", least=1
+    )
+    hidden: int = option(64, "C, channels of every layer", least=1)
+    first_kernel: int = option(7, "height and width of the first layer's receptive field, odd", least=3)
+    kernel: int = option(3, "height and width of the other layers' receptive fields, odd", least=3)
+    head: int = option(512, "channels between the last layer and the logits of a code", least=1)
+    dropout: float = option(0.0, "share of a layer's gated features set to zero in training", least=0, below=1)
+    null_rate: float = option(
+        0.1,
+        "share of training examples whose class is hidden, so that it can be left out later; 1 = always",
+        least=0,
+        most=1,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("first_kernel", "kernel"):
+            if getattr(self, name) % 2 == 0:
+                raise ValueError(f"{self.section}.{name} is {getattr(self, name)}; allowed is an odd integer >= 3")
+
+
+@dataclass(frozen=True)
+class PriorConfig(PixelCNNConfig):
+    """A gated PixelCNN over the codes of a trained VQ-VAE: its learned prior."""
+
+    type: ClassVar[str] = "prior"
+    first: str = option("", "the VQ-VAE: a checkpoint, or a run's or a sweep's folder or name, of which the best")
+
+
+@dataclass(frozen=True)
+class HierarchyConfig(Checked):
+    """A second VQ-VAE, whose data are the code maps of a trained first one, as in 2.4 of the report."""
+
+    section: ClassVar[str] = "model"
+    type: ClassVar[str] = "hierarchy"
+    first: str = option("", "the first VQ-VAE: a checkpoint, or a run's or a sweep's folder or name, of which the best")
+    hidden: int = option(256, "channels of the encoder's convolutions", least=1)
+    residual_blocks: int = option(2, "residual blocks in the encoder", least=0)
+    codes: int = option(3, "codes that a whole map is compressed to, each with its codebook", least=1)
+    num_codes: int = option(512, "K, entries of a codebook", least=2)
+    code_dim: int = option(256, "D, dimensions of one entry", least=1)
+    beta: float = option(1.0, "weight of the commitment loss, beta in Equation 6", least=0)
+    quantizer: str = option(
+        "gradient", "how the codebooks learn, as in a VQ-VAE", choices=("gradient", "ema", "frozen")
+    )
+    codebook_init: str = option(
+        "uniform", "first codebooks, as in a VQ-VAE", choices=("uniform", "normal", "data", "kmeans")
+    )
+    restart_below: float = option(
+        0.0, "a code used less than this share of an even use is drawn anew from the batch; 0 = never", least=0, below=1
+    )
+    pooling: str = option(
+        "average",
+        "how the encoder's map becomes vectors: its mean over all positions (2.4), or each position by its own weights",
+        choices=("average", "positions"),
+    )
+    condition: str = option(
+        "vector",
+        "what the decoder's layers get of the codes: one bias for all positions (2.4), or a map with one for each",
+        choices=("vector", "map"),
+    )
+    layers: int = option(15, "gated layers of the PixelCNN decoder", least=1)
+    decoder_hidden: int = option(16, "channels of the PixelCNN decoder's layers", least=1)
+    kernel: int = option(5, "height and width of its layers' receptive fields, odd", least=3)
+    head: int = option(512, "channels between its last layer and the logits of a code", least=1)
+    dropout: float = option(0.0, "share of a layer's gated features set to zero in training", least=0, below=1)
+    rare_weight: float = option(
+        0.0,
+        "the loss of a first-stage code weighs its share of train to the power of minus this; 0 = alike",
+        least=0,
+    )
+    pictures: int = option(
+        64, "validation maps that each evaluation decodes again, to see what is left of the foreground", least=1
+    )
+
+    @property
+    def decoder(self) -> PixelCNNConfig:
+        """The PixelCNN decoder's own configuration."""
+        return PixelCNNConfig(
+            layers=self.layers,
+            hidden=self.decoder_hidden,
+            first_kernel=self.kernel,
+            kernel=self.kernel,
+            head=self.head,
+            dropout=self.dropout,
+            null_rate=1.0,
+        )
+
+    @property
+    def quantization(self) -> VQVAEConfig:
+        """The quantiser's own configuration."""
+        return VQVAEConfig(
+            num_codes=self.num_codes,
+            code_dim=self.code_dim,
+            codes_per_position=self.codes,
+            quantizer=self.quantizer,
+            codebook_init=self.codebook_init,
+            restart_below=self.restart_below,
+        )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise ValueError(f"model.kernel is {self.kernel}; allowed is an odd integer >= 3")
+        _ = self.quantization  # checks what its fields may be together
+
+
+SecondStageConfig = PriorConfig | HierarchyConfig  # those that stand on a trained VQ-VAE
+ModelConfig = VQVAEConfig | VAEConfig | VIMCOConfig | DVAEConfig | SecondStageConfig
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+_ALONE = ContextVar("_ALONE", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within, this worker is a group of one: for what one worker does while the others wait for a file."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
 
 def world_size() -> int:
     """Workers in the group, 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    grouped = dist.is_available() and dist.is_initialized() and not _ALONE.get()
+    return dist.get_world_size() if grouped else 1
 
 
 def rank() -> int:
@@ -22,6 +40,14 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def from_first(value: Any) -> Any:
+    """The first worker's value, on every worker; it must be picklable."""
+    box = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vqvae_core.config import Experiment
+from vqvae_core.config import Experiment, HierarchyConfig
 
 Precision = Callable[[], AbstractContextManager[object]]
 
@@ -29,7 +29,9 @@ def choose_precision(experiment: Experiment, device: torch.device) -> torch.dtyp
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
     # Narrow layers lose more to the casts than they gain, and a CPU without bfloat16 instructions emulates them.
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
-    return torch.bfloat16 if fast and experiment.model.hidden >= 64 else torch.float32
+    model = experiment.model
+    width = model.decoder_hidden if isinstance(model, HierarchyConfig) else model.hidden
+    return torch.bfloat16 if fast and width >= 64 else torch.float32
 
 
 def _cpu_has_bfloat16() -> bool:

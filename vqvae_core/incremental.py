@@ -73,6 +73,8 @@ class Incremental:
         for i, kept in enumerate(whole_row_kept):
             for row, source in ((self.numbers, numbers), (self.given, given), (self.keep, keep)):
                 row.copy_(source[:, :, i].permute(2, 1, 0))
+            for layer in self.layers:
+                layer.start_row(i)
             if kept:
                 self._take_row()
             elif self.graph is not None:
@@ -153,13 +155,20 @@ class _Layer:
         self.above_seen = [self.above[k : k + W].flatten(0, 1) for k in range(width)]  # by each column of the kernel
         self.left_seen = self.left.unbind()
         self.bias = new(2, W * B, 2 * C)
+        self.biases = self.bias  # of all rows
         self.base = new(W * B, 2 * C)  # what the horizontal stack gets from the vertical one
         self.base_at = self.base.view(W, B, 2 * C).unbind()
 
-    def start(self, bias: Tensor) -> None:
-        """Begin new maps, whose stacks have this bias (2, B, 2C, 1, 1)."""
+    def start(self, biases: Tensor) -> None:
+        """Begin new maps, whose stacks have this bias (2, B, 2C, 1, 1), or (2, B, 2C, H, W) with one a position."""
         self.above.zero_()
-        self.bias.copy_(bias[..., 0, 0].repeat(1, self.columns, 1))
+        self.biases = biases
+
+    def start_row(self, i: int) -> None:
+        """Begin row i of the maps, with its own bias where there is one."""
+        if i == 0 or self.biases.shape[-2] > 1:
+            row = self.biases[..., i, :].permute(0, 3, 1, 2)  # 2, 1 or W, B, 2C
+            self.bias.view(2, self.columns, *row.shape[2:]).copy_(row)
 
     def push_row(self, row: Tensor) -> None:
         """Add the next row (W, B, C) of the vertical stack's input; the oldest one is dropped."""

@@ -18,7 +18,9 @@ from vqvae_core.config import (
     DataConfig,
     DVAEConfig,
     Experiment,
+    HierarchyConfig,
     ModelConfig,
+    PriorConfig,
     TrainConfig,
     VAEConfig,
     VIMCOConfig,
@@ -29,7 +31,7 @@ from vqvae_core.config import (
 )
 
 MODELS: dict[str, type[ModelConfig]] = {
-    config.type: config for config in (VQVAEConfig, VAEConfig, VIMCOConfig, DVAEConfig)
+    config.type: config for config in (VQVAEConfig, VAEConfig, VIMCOConfig, DVAEConfig, PriorConfig, HierarchyConfig)
 }
 
 

@@ -9,42 +9,13 @@ codes is row by row, within a row from left to right, within a position from the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_core.config import Checked, option
-
-
-@dataclass(frozen=True)
-class PixelCNNConfig(Checked):
-    """A gated PixelCNN; the report's: 12 layers x 64 (2.1), 15 layers x 256 (2.3.1)."""
-
-    section: ClassVar[str] = "model"
-    type: ClassVar[str] = "prior"
-    layers: int = option(
-        12, "L, gated layers; the first sees only what comes before the position that it predicts", least=1
-    )
-    hidden: int = option(64, "C, channels of every layer", least=1)
-    first_kernel: int = option(7, "height and width of the first layer's receptive field, odd", least=3)
-    kernel: int = option(3, "height and width of the other layers' receptive fields, odd", least=3)
-    head: int = option(512, "channels between the last layer and the logits of a code", least=1)
-    dropout: float = option(0.0, "share of a layer's gated features set to zero in training", least=0, below=1)
-    null_rate: float = option(
-        0.1,
-        "share of training examples whose class is hidden, so that it can be left out later; 1 = always",
-        least=0,
-        most=1,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("first_kernel", "kernel"):
-            if getattr(self, name) % 2 == 0:
-                raise ValueError(f"{self.section}.{name} is {getattr(self, name)}; allowed is an odd integer >= 3")
+from vqvae_core.config import PixelCNNConfig
 
 
 class Gate(torch.autograd.Function):
@@ -89,7 +60,9 @@ class GatedLayer(nn.Module):
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, above: Tensor, left: Tensor, bias: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) twice and a bias (2, B, 2C, 1, 1) for the two stacks -> the next layer's (B, C, H, W) twice.
+        """(B, C, H, W) twice and a bias for the two stacks -> the next layer's (B, C, H, W) twice.
+
+        The bias is (2, B, 2C, 1, 1), or (2, B, 2C, H, W) where each position has its own.
 
         ``above`` at row i holds nothing of row i or below; ``left`` at (i, j) nothing of (i, j) or after.
         """
@@ -118,7 +91,8 @@ class PixelCNN(nn.Module):
         num_codes: K.
         codes_per_position: G.
         num_classes: classes are the integers 0 .. num_classes - 1.
-        condition_dim: channels of a vector that conditions every layer (Equation 4); 0 = none.
+        condition_dim: channels of what conditions every layer, a vector for all positions (Equation 4) or a map with a
+            vector for each (the equation after it); 0 = none.
     """
 
     seen_classes: Tensor
@@ -198,8 +172,9 @@ class PixelCNN(nn.Module):
             raise ValueError(f"labels have shape {tuple(labels.shape)}; allowed is {allowed}")
         given = None if condition is None else tuple(condition.shape)
         wanted = (batch, self.condition_dim) if self.condition_dim else None
-        if given != wanted:
-            raise ValueError(f"condition has shape {given}; allowed is {wanted}")
+        if (given and given[:2]) != wanted or (given and len(given) not in (2, 4)):
+            maps = f" or ({batch}, {self.condition_dim}, H, W)" if wanted else ""
+            raise ValueError(f"condition has shape {given}; allowed is {wanted}{maps}")
 
     def _check_range(self, labels: Tensor) -> None:
         if not self.num_classes:
@@ -211,6 +186,8 @@ class PixelCNN(nn.Module):
 
     def biases(self, batch: int, labels: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
         """What conditions the layers: (L, 2, B, 2C, 1, 1), for each layer's two stacks (Equation 4's V^T h).
+
+        Where the condition is a map, each position has its own: (L, 2, B, 2C, H, W).
 
         Raises ``ValueError`` as ``check`` does, in training for shapes only: a step should not wait for the device, and
         ``mark_seen`` has checked its classes.
@@ -224,10 +201,11 @@ class PixelCNN(nn.Module):
             labels = null
         elif self.training and self.config.null_rate:
             labels = torch.where(torch.rand(batch, device=null.device) < self.config.null_rate, null, labels)
-        bias = self.bias + self.classes(labels)
-        if self.condition is not None:
-            bias = bias + self.condition(condition)
-        return bias.view(batch, self.config.layers, 2, -1, 1, 1).transpose(0, 1).transpose(1, 2)
+        bias = (self.bias + self.classes(labels))[..., None, None]
+        if self.condition is not None and condition is not None:
+            condition = condition if condition.ndim == 4 else condition[..., None, None]
+            bias = bias + F.conv2d(condition, self.condition.weight[..., None, None])
+        return bias.view(batch, self.config.layers, 2, -1, *bias.shape[2:]).transpose(0, 1).transpose(1, 2)
 
     def forward(self, indices: Tensor, labels: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
         """Logits of every code given the codes before it.
@@ -235,7 +213,7 @@ class PixelCNN(nn.Module):
         Args:
             indices: codes, integers (B, G, H, W) in 0 .. K - 1.
             labels: class of each map, integers (B,), or None for the null class.
-            condition: (B, condition_dim) for a model that has one.
+            condition: (B, condition_dim) or (B, condition_dim, H, W) for a model that has one.
 
         Returns:
             (B, G, H, W, K). Row g, i, j depends on the codes before (i, j), and on those before g at (i, j).

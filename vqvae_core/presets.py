@@ -7,7 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from vqvae_core.config import DataConfig, DVAEConfig, Experiment, TrainConfig, VAEConfig, VIMCOConfig, VQVAEConfig
+from vqvae_core.config import (
+    DataConfig,
+    DVAEConfig,
+    Experiment,
+    HierarchyConfig,
+    PriorConfig,
+    TrainConfig,
+    VAEConfig,
+    VIMCOConfig,
+    VQVAEConfig,
+)
 
 # The report, 2.1: beta 1, learning rate 3e-4, batch 32, K 512, D 256, codebook U(-1/K, 1/K).
 _REPORT = TrainConfig(images=1_000_000, batch_size=32, lr=3e-4)
@@ -42,6 +52,78 @@ def mini_imagenet_vqvae() -> Experiment:
 def boxing_vqvae() -> Experiment:
     """84 x 84 x 3 -> 21 x 21 codes (2.3.1); the report cut its batch of 32 into 8 parts: ``train.accumulate=8``."""
     return Experiment(DataConfig("boxing"), VQVAEConfig(), _REPORT)
+
+
+def _prior(dataset: DataConfig, layers: int, hidden: int, images: int = 1_000_000) -> Experiment:
+    """A gated PixelCNN on the codes of ``<data set>_vqvae``; the report gives no more than layers and channels."""
+    train = TrainConfig(images=images, lr=1e-3, grad_clip=1.0)
+    return Experiment(dataset, PriorConfig(layers=layers, hidden=hidden), train)
+
+
+def digits_prior() -> Experiment:
+    """On 2 x 2 codes: small enough to train in a minute on one core."""
+    return _prior(DataConfig("digits"), layers=4, hidden=32, images=50_000)
+
+
+def mnist_prior() -> Experiment:
+    """On 7 x 7 codes, 12 layers of 64 channels (2.1)."""
+    return _prior(DataConfig("mnist"), layers=12, hidden=64)
+
+
+def fashion_mnist_prior() -> Experiment:
+    """On 7 x 7 codes, as for MNIST."""
+    return _prior(DataConfig("fashion_mnist"), layers=12, hidden=64)
+
+
+def cifar10_prior() -> Experiment:
+    """On 8 x 8 codes, 12 layers of 64 channels (2.1)."""
+    return _prior(DataConfig("cifar10"), layers=12, hidden=64)
+
+
+def mini_imagenet_prior() -> Experiment:
+    """On 32 x 32 codes; 2.2 gives no size of its own, so 2.3.1's."""
+    return _prior(DataConfig("mini_imagenet", size=128), layers=15, hidden=256)
+
+
+def boxing_prior() -> Experiment:
+    """On 21 x 21 codes, 15 layers of 256 channels (2.3.1)."""
+    return _prior(DataConfig("boxing"), layers=15, hidden=256)
+
+
+def _hierarchy(dataset: DataConfig, images: int = 1_000_000) -> Experiment:
+    """2.4: three codes of the encoder's mean over the map, a decoder of 15 layers x 16, learning rate 0.003."""
+    return Experiment(dataset, HierarchyConfig(), TrainConfig(images=images, lr=3e-3, grad_clip=1.0))
+
+
+def digits_hierarchy() -> Experiment:
+    """2 x 2 codes to three: nothing is saved, but it takes a minute on one core."""
+    base = _hierarchy(DataConfig("digits"), images=50_000)
+    return replace(base, model=HierarchyConfig(hidden=32, num_codes=16, code_dim=16, layers=4))
+
+
+def mnist_hierarchy() -> Experiment:
+    """7 x 7 codes to three."""
+    return _hierarchy(DataConfig("mnist"))
+
+
+def fashion_mnist_hierarchy() -> Experiment:
+    """7 x 7 codes to three."""
+    return _hierarchy(DataConfig("fashion_mnist"))
+
+
+def cifar10_hierarchy() -> Experiment:
+    """8 x 8 codes to three."""
+    return _hierarchy(DataConfig("cifar10"))
+
+
+def mini_imagenet_hierarchy() -> Experiment:
+    """32 x 32 codes to three."""
+    return _hierarchy(DataConfig("mini_imagenet", size=128))
+
+
+def boxing_hierarchy() -> Experiment:
+    """21 x 21 codes to three, as the report has it; it loses the players."""
+    return _hierarchy(DataConfig("boxing"))
 
 
 def tiny() -> Experiment:
@@ -81,6 +163,7 @@ LARGE = ("mini_imagenet", "boxing")  # a softmax over 256 levels for each of the
 
 def _shared(base: Experiment) -> dict[str, Any]:
     model = base.model
+    assert isinstance(model, VQVAEConfig)
     return {"hidden": model.hidden, "residual_blocks": model.residual_blocks, "batch_norm": model.batch_norm}
 
 
@@ -94,6 +177,39 @@ def _codes(base: Experiment) -> dict[str, Any]:
 
 _VQVAES = (digits_vqvae, mnist_vqvae, fashion_mnist_vqvae, cifar10_vqvae, mini_imagenet_vqvae, boxing_vqvae)
 
+
+def kept_players(report: Callable[[], Experiment]) -> Experiment:
+    """A second VQ-VAE that keeps what moves, beside the report's: ``sweeps/hierarchy.py`` says which change does what.
+
+    Twelve codes of the encoder's map position by position, codebooks that stay alive, and a decoder that is told at
+    each position what is there; the decoder's own size is the report's.
+    """
+    base = report()
+    model = base.model
+    assert isinstance(model, HierarchyConfig)
+    model = replace(
+        model,
+        codes=12,
+        pooling="positions",
+        condition="map",
+        quantizer="ema",
+        codebook_init="kmeans",
+        restart_below=0.1,
+        beta=0.25,
+    )
+    return replace(base, model=model, train=replace(base.train, lr=1e-3))
+
+
+_PRIORS = (digits_prior, mnist_prior, fashion_mnist_prior, cifar10_prior, mini_imagenet_prior, boxing_prior)
+_HIERARCHIES = (
+    digits_hierarchy,
+    mnist_hierarchy,
+    fashion_mnist_hierarchy,
+    cifar10_hierarchy,
+    mini_imagenet_hierarchy,
+    boxing_hierarchy,
+)
+
 PRESETS: dict[str, Callable[[], Experiment]] = {
     **{preset.__name__: preset for preset in _VQVAES},
     **{
@@ -101,6 +217,8 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         for model in (vae, vimco, dvae)
         for preset in _VQVAES
     },
+    **{preset.__name__: preset for preset in (*_PRIORS, *_HIERARCHIES)},
+    **{f"{preset.__name__}_kept": partial(kept_players, preset) for preset in _HIERARCHIES},
     "tiny": tiny,
 }
 

@@ -44,7 +44,7 @@ def sample(
     Args:
         count: N, where neither ``labels``, ``condition`` nor ``given`` tells it.
         labels: class of each map, integers (N,), or None for the null class.
-        condition: (N, condition_dim) for a model that has one.
+        condition: (N, condition_dim), or (N, condition_dim, rows, columns), for a model that has one.
         temperature: logits are divided by it; below 1 is more certain than the model.
         top_k: draw from the k most likely codes only; None = from all.
         given: codes (N, G, rows, columns), of which those in ``keep`` are kept: completion of a map.
@@ -74,6 +74,8 @@ def sample(
     if top_k is not None and not 1 <= top_k <= model.num_codes:
         raise ValueError(f"top_k is {top_k}; allowed is an integer from 1 to {model.num_codes}, or None")
     model.check(shape[0], labels, condition)
+    if condition is not None and condition.ndim == 4 and condition.shape[2:] != shape[2:]:
+        raise ValueError(f"condition has maps of {tuple(condition.shape[2:])}; allowed is {shape[2:]}")
     given, keep = _kept(given, keep, shape, model.num_codes, device)
     source = generator.device if generator is not None else "cpu"
     uniforms = torch.rand(shape, generator=generator, dtype=torch.float64, device=source).to(device)

@@ -250,3 +250,14 @@ def test_going_on_with_another_rom_emulator_or_policy_is_refused_with_both(colle
         (archive.root / "recipe.json").write_text(json.dumps({"format": 1, **other.to_json()}))
         with pytest.raises(ValueError, match=re.escape(text)):
             make(collection, other, FRAMES, View())
+
+
+@pytest.mark.slow
+def test_drivers_and_actors_killed_at_random_leave_the_same_bytes_as_any_number_of_actors(tmp_path):
+    pytest.importorskip("ray")
+    pytest.importorskip("psutil")
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.atari.chaos", "--frames", "1200", "--kills", "3", "--out", tmp_path / "c"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("every file is the same\n") and done.stdout.count("files  ") == 4

@@ -1,0 +1,67 @@
+"""The trained VQ-VAE that a second stage stands on: its codes are the data, its decoder makes images of samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vqvae_core.config import Experiment, VQVAEConfig
+from vqvae_core.overrides import flatten, unflatten
+from vqvae_core.trainable import State
+from vqvae_core.vqvae import VQVAE
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """A VQ-VAE in evaluation mode, and the experiment that trained it."""
+
+    experiment: Experiment
+    model: VQVAE
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """G, h, w of one image's codes."""
+        return self.model.latent_shape
+
+    @property
+    def num_codes(self) -> int:
+        """K, values of a code."""
+        return self.model.config.num_codes
+
+    @property
+    def dims(self) -> int:
+        """Values in one image."""
+        height, width, channels = self.model.shape
+        return height * width * channels
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of configuration and weights: equal codes are to be expected from equal keys."""
+        config = self.model.config
+        digest = hashlib.sha256(repr((config, self.model.shape)).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def state(self) -> State:
+        """Itself as a part of a second stage's state."""
+        return {
+            "experiment": flatten(self.experiment),
+            "shape": list(self.model.shape),
+            "model": {name: tensor.cpu() for name, tensor in self.model.state_dict().items()},
+        }
+
+
+def first_stage(state: Mapping[str, Any]) -> FirstStage:
+    """The first stage that ``FirstStage.state`` was of."""
+    experiment = unflatten(state["experiment"])
+    config = experiment.model
+    if not isinstance(config, VQVAEConfig):
+        raise ValueError(f"model.first is a {config.type}; allowed is a vqvae, whose codes a second stage learns")
+    height, width, channels = state["shape"]
+    model = VQVAE(config, (height, width, channels))
+    model.load_state_dict(state["model"])
+    return FirstStage(experiment, model.eval().requires_grad_(False))
