@@ -38,7 +38,7 @@ def count(model: Mapping[str, str], shape: tuple[int, ...]) -> float:
     """Parameters of a model for images of a shape (H, W, C); NaN for one that this version does not know."""
     try:
         return float(_built(tuple(sorted(model.items())), shape))
-    except (ValueError, ImportError, RuntimeError):
+    except (ValueError, TypeError, ImportError, RuntimeError):
         return math.nan
 
 

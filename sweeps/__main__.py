@@ -1,4 +1,4 @@
-"""After a sweep, and before one: ``python -m sweeps list``, ``best NAME``, ``leaderboard NAME``, ``doctor``."""
+"""After a sweep, and before one: ``python -m sweeps list``, ``best``, ``leaderboard``, ``importance``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def build_parser() -> OneLineParser:
     _places(board)
     board.add_argument("--format", choices=FORMATS, default="text", help="what to print (text)")
     board.add_argument("--top", type=at_least(1), metavar="N", help="so many rows at most (all)")
+
+    shares = commands.add_parser(
+        "importance", help="what told a sweep's best trials from the others", allow_abbrev=False
+    )
+    shares.add_argument("name", metavar="NAME", help="of the sweep; `list` prints them")
+    _places(shares)
+    shares.add_argument("--json", action="store_true", help="print one JSON object")
 
     best = commands.add_parser(
         "best",
@@ -93,6 +100,11 @@ def run(chosen: argparse.Namespace) -> None:
         print(_leaderboard.listing(find_all(url, runs), url, chosen.json), flush=True)
         return
     past = find_one(chosen.name, url, runs)
+    if chosen.command == "importance":
+        from sweeps import _importance
+
+        print(_importance.shown(past.study, chosen.json), flush=True)
+        return
     match chosen.command, getattr(chosen, "action", None):
         case "leaderboard", _:
             print(_leaderboard.leaderboard(past, chosen.format, chosen.top), flush=True)

@@ -10,7 +10,7 @@ import torch
 
 from sweeps._board import Row
 from sweeps._events import code_tags, hardware
-from sweeps._finish import evaluate_test
+from sweeps._finish import TEST
 from sweeps._images import images_on_this_node
 from sweeps._journal import Journal
 from sweeps._past import Past, shown
@@ -23,6 +23,7 @@ from vqvae_core.data import Dataset
 from vqvae_core.data.prepare import folder_of
 from vqvae_core.overrides import flatten, run_key, with_overrides
 from vqvae_core.pictures import save_picture
+from vqvae_core.task import evaluate_on
 from vqvae_core.train import Diverged, Report, State, fit
 
 
@@ -142,7 +143,9 @@ def _finish(past: Past, first: Checkpoint, folder: Path, name: str, dataset: Dat
     if last is None:
         raise ValueError(f"{folder} has no whole checkpoint")
     save_picture(last.model(), dataset, "valid", folder)
-    test = evaluate_test(str(folder), str(dataset.folder), past.fingerprint)
+    measured = evaluate_on(last.experiment, last.model(), dataset, "test")
+    test = {f"test/{metric}": value for metric, value in measured.items()}
+    save_picture(last.model(), dataset, "test", folder, TEST)
     journal.add("extra", name, step=last.images_seen, metrics=test)
     for picture in sorted(folder.glob("*.png")):
         journal.add("artifact", name, path=str(picture))

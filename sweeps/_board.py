@@ -19,6 +19,8 @@ def verdict(result: dict[str, Any] | None, budget: int) -> tuple[str, str]:
     seen = result.get("images_seen", 0)
     if not math.isfinite(result.get("objective", math.nan)):
         return "failed", f"valid/bits_per_dim was {result.get('objective')} at {seen:,} images"
+    if "stopped_for" in result:
+        return "pruned", result["stopped_for"]
     if seen < budget:
         return "pruned", f"ASHA stopped it at {seen:,} of {budget:,} images"
     return "complete", f"trained on all {seen:,} images"
@@ -41,6 +43,12 @@ class Row:
     metrics: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    unhealthy: str = ""  # which limits of the codebook were broken at the last report
+
+
+def by_merit(row: Row) -> tuple[bool, float, str]:
+    """What rows of the same state are sorted by, best first."""
+    return bool(row.unhealthy), row.value, row.run
 
 
 class Board:
@@ -74,11 +82,14 @@ class Board:
         return self.count("complete", "pruned", "failed")
 
     def best(self) -> Row | None:
-        """The complete trial with the fewest bits/dim, or the best so far while none is complete."""
+        """The complete trial with the fewest bits/dim, or the best so far while none is complete.
+
+        One whose codebook is out of its limits comes after all others.
+        """
         for states in (("complete",), ("running", "pruned")):
             found = [row for row in self.rows.values() if row.state in states and math.isfinite(row.value)]
             if found:
-                return min(found, key=lambda row: row.value)
+                return min(found, key=by_merit)
         return None
 
     def seconds_left(self) -> float | None:

@@ -10,26 +10,37 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ray import cloudpickle
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from sweeps._board import Board, Row, verdict
 from sweeps._display import Display
 from sweeps._journal import Journal
-from sweeps._plan import Plan
+from sweeps._plan import Plan, point_text
 from sweeps._search import NotPickled, TrialSpec
 from sweeps._trial import ERROR
 from vqvae_core.overrides import flatten, run_key
+
+if TYPE_CHECKING:
+    from sweeps._execute import StopFlag
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 class Events(NotPickled, Callback):
     """Tune's callbacks; ``started`` is for the searcher, which alone knows what a trial is."""
 
-    def __init__(self, plan: Plan, board: Board, journal: Journal, display: Display, stage: str) -> None:
-        self.plan, self.board, self.journal, self.display, self.stage = plan, board, journal, display, stage
+    def __init__(
+        self, plan: Plan, board: Board, journal: Journal, display: Display, stop: StopFlag, stage: str
+    ) -> None:
+        self.plan, self.board, self.journal, self.display = plan, board, journal, display
+        self.stop, self.stage = stop, stage
         self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
+        self.stopped_for: dict[str, str] = {}  # Tune's name of a trial -> why it was stopped, if not by ASHA
         self._specs: dict[str, TrialSpec] = {}
 
     def started(self, trial_id: str, spec: TrialSpec) -> None:
@@ -44,6 +55,7 @@ class Events(NotPickled, Callback):
             "seed": str(experiment.seed),
             "stage": self.stage,
             "point.origin": spec.origin,
+            "mlflow.note.content": note(spec),
             **self.plan.data_tags,
             **code_tags(),
         }
@@ -60,22 +72,34 @@ class Events(NotPickled, Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         run = self._specs[trial.trial_id].run
+        for note in result.get("notes", ()):
+            self.display.say(f"trial {run}: {note}")
         if "failed" in result:
             return
+        if "halt" in result:
+            self.stop.ask(result["halt"])
         if "interrupted" in result:
             self.interrupted.add(trial.trial_id)
             return
+        if trial.trial_id in self.stopped_for:
+            result["stopped_for"] = self.stopped_for[trial.trial_id]  # from now on part of the trial's last result
         row = self.board.report(run, result)
+        row.unhealthy = self.plan.limits.broken(result["metrics"])
         if self.journal.add("report", run, step=result["images_seen"], metrics=result["metrics"]):
+            trial.run_metadata.num_failures = 0  # only deaths without progress count against it
             self.display.changed(row, "report")
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        run = self._specs[trial.trial_id].run
+        self.display.say(f"trial {run}: {death(trial)}; it is started again")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         row = self.board.rows[self._specs[trial.trial_id].run]
         self._end(trial, *verdict(trial.last_result, row.budget))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        lines = str(trial.get_error() or "its process died").splitlines()
-        self._end(trial, "failed", next((line for line in reversed(lines) if line.strip()), "unknown")[:500])
+        times = self.plan.restarts + 1
+        self._end(trial, "failed", f"{death(trial)}, {times} times without getting further"[:500])
 
     def all_interrupted(self) -> bool:
         """Whether every trial that runs has saved."""
@@ -95,18 +119,45 @@ class Events(NotPickled, Callback):
     def _end(self, trial: Trial, state: str, reason: str) -> None:
         spec = self._specs[trial.trial_id]
         row = self.board.end(spec.run, state, reason)
-        for path in (*sorted(spec.folder.glob("*.png")), spec.folder / ERROR):
-            if path.exists():
+        pictures = sorted(spec.folder.glob("*.png")) if state != "stopped" else []
+        for path in (*pictures, spec.folder / ERROR):
+            if state != "stopped" and path.exists():
                 self.journal.add("artifact", spec.run, path=str(path))
-        self.journal.add("end", spec.run, state=state, tags={"status.reason": reason, "trial.state": state})
+        tags = {"status.reason": reason, "trial.state": state, "mlflow.note.content": note(spec, reason)}
+        self.journal.add("end", spec.run, state=state, tags=tags)
         self.display.changed(row, "end")
+
+
+def note(spec: TrialSpec, reason: str = "running") -> str:
+    """What a reader of the tracker's pages is told of a trial: its point, who proposed it, and how it ended."""
+    return f"{point_text(spec.point)} ({spec.origin}): {reason}"
+
+
+def death(trial: Trial) -> str:
+    """What a trial's process died of, in one line."""
+    try:
+        error = cloudpickle.loads(Path(trial.pickled_error_file or "").read_bytes())
+    except Exception:  # it has left none, or one that cannot be read here
+        error = None
+    if isinstance(error, RayActorError):
+        return "its process was killed, or its machine was lost"
+    if isinstance(error, OutOfMemoryError):
+        return "its process was killed because its machine ran out of memory"
+    lines = [line for line in str(trial.get_error() or "its process died").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "its process died"
 
 
 def command() -> str:
     """What the user typed, in one line."""
-    name = Path(sys.argv[0])
-    program = f"{name.parent.name}/{name.name}" if name.parent.name else name.name
-    return shlex.join(["python", program, *sys.argv[1:]])
+    return shlex.join(["python", program(), *sys.argv[1:]])
+
+
+def program() -> str:
+    """The file that was started, as seen from the project's folder."""
+    path = Path(sys.argv[0]).absolute()
+    if path.is_relative_to(PROJECT):
+        return str(path.relative_to(PROJECT))
+    return f"{path.parent.name}/{path.name}"
 
 
 @cache
@@ -138,4 +189,5 @@ def code_tags() -> dict[str, str]:
     commit = git("rev-parse", "HEAD")
     changes = git("status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"mlflow.source.git.commit": commit or "unknown", "git.dirty": dirty}
+    source = {"mlflow.source.name": program(), "mlflow.source.type": "LOCAL"}
+    return {"mlflow.source.git.commit": commit or "unknown", "git.dirty": dirty, **source}

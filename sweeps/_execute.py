@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps._asha import Asha
@@ -25,16 +25,23 @@ from sweeps._trial import TrialActor
 
 
 class StopFlag(NotPickled, tune.Stopper):
-    """Raised by Ctrl-C or SIGTERM: the trials save where they are, and then Tune ends."""
+    """Raised by Ctrl-C, SIGTERM or a full disk: the trials save where they are, and then Tune ends."""
 
     patience = 60.0  # seconds for all trials to save
 
     def __init__(self, sweep_folder: Path) -> None:
         self.raised = threading.Event()
+        self.reason = ""  # what else than a user's wish raised it
         self.file = sweep_folder / "stop"
         self.file.unlink(missing_ok=True)
         self.saved: Callable[[], bool] = lambda: True
         self._since: float | None = None
+
+    def ask(self, reason: str = "") -> None:
+        """Raise it; the first reason counts."""
+        if not self.raised.is_set():
+            self.reason = reason
+            self.raised.set()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -45,17 +52,23 @@ class StopFlag(NotPickled, tune.Stopper):
             return False
         if self._since is None:
             self._since = time.monotonic()
-            self.file.touch()
+            try:
+                self.file.touch()
+            except OSError:  # a full disk: the trials will find out by themselves, or lose what came since they saved
+                return True
         return self.saved() or time.monotonic() - self._since > self.patience
 
 
 @contextmanager
 def stop_on_signals(flag: StopFlag) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM raises the flag; a second one ends the process as it would without us."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """The first Ctrl-C, SIGTERM or lost terminal raises the flag; a second one ends the process as it would anyway."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        flag.raised.set()
+        flag.ask()
         for each, handler in before.items():
             signal.signal(each, handler)
 
@@ -68,9 +81,9 @@ def stop_on_signals(flag: StopFlag) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def scheduler(plan: Plan, searcher: OptunaSearcher) -> TrialScheduler:
-    """What stops trials early, if anything does."""
-    return Asha(plan.rungs, REDUCTION, searcher) if plan.scheduler == "asha" else FIFOScheduler()
+def scheduler(plan: Plan, searcher: OptunaSearcher, events: Events) -> TrialScheduler:
+    """What stops trials early: ASHA at the plan's rungs, if it has any, and the limits of a codebook."""
+    return Asha(searcher, REDUCTION, plan.limits, plan.grace, events.stopped_for)
 
 
 def execute(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,31 +27,37 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._mark = folder / "journal.jsonl", folder / "journal.told"
         self._repair()
-        self.last_step: dict[str, int] = {}  # by run: images seen at the last report in the journal
+        self.reports: dict[str, Event] = {}  # by run: the last one
         self.started: set[str] = set()
-        self.ended: set[str] = set()
+        self.ended: dict[str, Event] = {}  # by run: its end, until it is started again
         self.extras: dict[str, Event] = {}
         for event in self._read(0):
             self._note(event[1])
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("ab", buffering=0)
         self._lock = threading.Lock()
         self.grown = threading.Event()
 
     def add(self, kind: str, run: str, **content: Any) -> bool:
-        """Append an event; False when the journal has it already (the same step, a second end, the same extra)."""
+        """Append an event; False when the journal has it already (the same step, a second end, the same extra).
+
+        Raises ``OSError`` when it cannot be written; the journal is then as it was.
+        """
         with self._lock:
-            if kind == "report" and content["step"] <= self.last_step.get(run, -1):
+            if kind == "report" and content["step"] <= self.last_step(run):
                 return False
             if kind == "end" and run in self.ended:
                 return False
             if kind == "extra" and content == self.extras.get(run):
                 return False
             event: Event = {"kind": kind, "run": run, "time": time.time_ns() // 1_000_000, **content}
+            self._write(json.dumps(event).encode() + b"\n")
             self._note(event)
-            self._file.write(json.dumps(event) + "\n")
-            self._file.flush()
         self.grown.set()
         return True
+
+    def last_step(self, run: str) -> int:
+        """Images seen at a run's last report, -1 before the first."""
+        return int(self.reports[run]["step"]) if run in self.reports else -1
 
     def untold(self) -> Iterator[tuple[int, Event]]:
         """Events that the tracker does not have yet, each with the position behind it."""
@@ -70,16 +78,26 @@ class Journal:
         """No more events."""
         self._file.close()
 
+    def _write(self, line: bytes) -> None:
+        """A whole line, or none: a disk that fills up may take the half of it."""
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        except OSError as error:
+            self._file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
     def _note(self, event: Event) -> None:
         if event["kind"] == "report":
-            self.last_step[event["run"]] = event["step"]
+            self.reports[event["run"]] = event
         elif event["kind"] == "end":
-            self.ended.add(event["run"])
+            self.ended[event["run"]] = event
         elif event["kind"] == "extra":
             self.extras[event["run"]] = {"step": event["step"], "metrics": event["metrics"]}
         elif event["kind"] == "start":
             self.started.add(event["run"])
-            self.ended.discard(event["run"])
+            self.ended.pop(event["run"], None)
 
     def _read(self, position: int) -> Iterator[tuple[int, Event]]:
         if not self._path.exists():

@@ -16,12 +16,13 @@ from sweeps._cluster import connect
 from sweeps._display import Display, open_display, progress
 from sweeps._events import Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
-from sweeps._finish import best_group, mean_image_floor, summarise, test_best
+from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
 from sweeps._first import encode_for, parent_of
 from sweeps._images import images_of
+from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
 from sweeps._plan import Plan, describe_plan, make_plan
-from sweeps._ranking import confirmed, outcome, ranking, where_next
+from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_next
 from sweeps._resume import check_fixed, fixed, replicates, restore, restore_replicates
 from sweeps._search import FixedList, OptunaSearcher, TrialSpec
 from sweeps._settings import parse
@@ -29,9 +30,11 @@ from sweeps._space import Sweep, describe
 from sweeps._study import fresh_name, open_storage, open_study
 from sweeps._tracker import SWEEP, Tracker, check
 from vqvae_core.data import Dataset
+from vqvae_core.files import is_full
 from vqvae_core.overrides import fail, flatten
 
 INTERRUPTED = 130  # exit status of a sweep that was asked to stop, as of any program ended by Ctrl-C
+NO_ROOM = 1  # and of one that found a disk full
 
 
 def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
@@ -50,11 +53,24 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
         check_fixed(plan)
         study = open_study(plan, storage)
         with only_one(plan):
-            finished = Run(plan, study, dataset).go()
+            status = Run(plan, study, dataset).go()
     except ValueError as error:
         fail(str(error))
-    if not finished:
-        raise SystemExit(INTERRUPTED)
+    except KeyboardInterrupt:  # before the first trial, after the last, or a second time
+        print("\nstopped; the same command continues it", file=sys.stderr)
+        status = INTERRUPTED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(full(f"{error.strerror}: {error.filename}"), file=sys.stderr)
+        status = NO_ROOM
+    if status:
+        raise SystemExit(status)
+
+
+def full(what: str) -> str:
+    """What a user is told when a disk is full."""
+    return f"error: {what}; make room, then the same command continues the sweep"
 
 
 def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
@@ -88,13 +104,14 @@ class Run:
         self.board = Board(plan.trials, plan.concurrent)
         self.stop = StopFlag(plan.folder)
 
-    def go(self) -> bool:
-        """Search, confirm, finish; False when the user stopped it before the end."""
+    def go(self) -> int:
+        """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""
         print(describe_plan(self.plan), flush=True)
         self.tracker.start()
         connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
+        tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
         tags |= parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
@@ -111,7 +128,12 @@ class Run:
         if finished:
             self._finish()
         self._close(finished)
-        return finished
+        if finished:
+            return 0
+        if self.stop.reason:
+            print(full(self.stop.reason), file=sys.stderr)
+            return NO_ROOM
+        return INTERRUPTED
 
     def _continue(self) -> None:
         restore(self.plan, self.study, self.board, self.journal)
@@ -122,9 +144,9 @@ class Run:
     def _search(self, display: Display) -> None:
         count = self.plan.trials - len(self.board.rows)
         if count > 0:
-            events = Events(self.plan, self.board, self.journal, display, "search")
+            events = Events(self.plan, self.board, self.journal, display, self.stop, "search")
             searcher = OptunaSearcher(self.plan, self.study, events.started)
-            execute(self.plan, searcher, count, scheduler(self.plan, searcher), events, self.stop)
+            execute(self.plan, searcher, count, scheduler(self.plan, searcher, events), events, self.stop)
 
     def _confirm(self, display: Display) -> None:
         if self.stop.raised.is_set():
@@ -141,7 +163,7 @@ class Run:
         if specs:
             self.board.planned = len(self.board.rows) + len(specs)
             display.say(f"{why} {len(specs)} runs")
-            events = Events(self.plan, self.board, self.journal, display, stage)
+            events = Events(self.plan, self.board, self.journal, display, self.stop, stage)
             searcher = FixedList(self.plan, specs, events.started)
             execute(self.plan, searcher, len(specs), FIFOScheduler(), events, self.stop)
 
@@ -150,10 +172,17 @@ class Run:
         best = best_group(self.board)
         if best:
             test_best(self.plan, self.study, self.board, best, self.journal)
-        summarise(self.board, floor, best, self.journal)
+        note = f"{self.plan.sweep.question}\n\n{outcome(best)}\n\n    {command()}"
+        self.journal.add("tags", SWEEP, tags={"mlflow.note.content": note})
+        summarise(self.board, floor, best, importance(self.study), self.journal)
         print(f"\n{ranking(self.board, floor)}\n")
+        if len(self.plan.objectives) > 1:
+            tag_front(self.board, self.plan.objectives, self.journal)
+            print(f"{pareto_table(self.board, self.plan.objectives)}\n")
         if self.plan.seeds > 1:
             print(f"{confirmed(self.board)}\n")
+        if self.plan.sweep.space:
+            print(importance_text(self.study))
         print(outcome(best))
 
     def _close(self, finished: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis._formats import Column, comma_separated, latex, markdown, text
-from sweeps._board import Row
+from sweeps._board import Row, by_merit
 from sweeps._display import number
 from sweeps._past import Past, shown
 from sweeps._plan import short
@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 def leaderboard(past: Past, form: str, top: int | None = None) -> str:
     """The trials, best first, complete ones before others; of csv and json every number has all its digits."""
-    rows = sorted(searched(past.board), key=lambda row: (PLACE[row.state], row.value, row.run))[:top]
+    rows = sorted(searched(past.board), key=lambda row: (PLACE[row.state], *by_merit(row)))[:top]
     records = [record_of(past, place, row) for place, row in enumerate(rows, 1)]
     if not records:
         raise ValueError(f"the sweep {past.name} has no trials yet")
@@ -119,7 +119,7 @@ def listing(sweeps: Sequence[Past], url: str, as_json: bool) -> str:
 def summary(past: Past) -> Record:
     """One sweep in a row."""
     rows = searched(past.board)
-    best = min((row for row in rows if row.state == "complete"), key=lambda row: row.value, default=None)
+    best = min((row for row in rows if row.state == "complete"), key=by_merit, default=None)
     counts = {state: sum(row.state == state for row in rows) for state in ("complete", "pruned", "failed", "running")}
     return {
         "sweep": past.name,

@@ -17,6 +17,7 @@ from sweeps._board import Board, Row
 from sweeps._finish import best_group
 from sweeps._plan import absolute_sqlite
 from sweeps._resume import STATES, row_of
+from sweeps._search import history_of
 from sweeps._study import open_storage
 from vqvae_core.checkpoint import Checkpoint, Keeper
 from vqvae_core.config import Experiment
@@ -37,6 +38,7 @@ class Past:
     folder: Path  # where its checkpoints are
     board: Board
     begun: str  # date and time of the first trial
+    study: optuna.Study
     values: dict[str, dict[int, float]]  # trial -> images seen -> valid/bits_per_dim
 
     @property
@@ -145,7 +147,8 @@ def past_of(study: optuna.Study, folder: Path) -> Past:
         folder=folder,
         board=board_of(trials, base, folder, json.loads(attributes.get("tested", "{}"))),
         begun=begun.isoformat(" ", "minutes") if begun else "",
-        values={f"{trial.number:03d}": dict(trial.intermediate_values) for trial in trials},
+        study=study,
+        values={f"{trial.number:03d}": history_of(trial) for trial in trials},
     )
 
 
@@ -195,7 +198,8 @@ def row_of_checkpoint(run: str, last: Checkpoint, board: Board) -> Row:
 
 def running_row(trial: FrozenTrial, base: Experiment) -> Row:
     """A trial that is not over, or that a killed driver left."""
-    seen = max(trial.intermediate_values, default=0)
+    values = history_of(trial)
+    seen = max(values, default=0)
     return Row(
         run=f"{trial.number:03d}",
         origin=trial.user_attrs.get("origin", "TPE"),
@@ -205,7 +209,7 @@ def running_row(trial: FrozenTrial, base: Experiment) -> Row:
         budget=base.train.images,
         state="running",
         images_seen=seen,
-        value=trial.intermediate_values.get(seen, math.inf),
+        value=values.get(seen, math.inf),
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sweeps._cluster import Cluster, find
+from sweeps._health import NO_LIMITS, Limits
 from sweeps._images import game_of
+from sweeps._objectives import FIRST, LABELS
 from sweeps._settings import Settings
 from sweeps._space import Point, Sweep, describe, fields_of, known_points
 from vqvae_core.config import Experiment, SecondStageConfig
@@ -42,7 +44,10 @@ class Plan:
     tracking_uri: str
     storage: str
     cluster: Cluster
-    restarts: int = 2  # of a trial whose process died
+    objectives: tuple[str, ...] = (FIRST,)
+    limits: Limits = NO_LIMITS
+    restarts: int = 2  # of a trial whose process died, without progress in between
+    keep: int = 1  # best checkpoints of each trial, besides its last two
     dataset_folder: Path = Path()  # known once the images are there
     data_fingerprint: str = ""
     data_tags: Point = field(default_factory=dict)
@@ -54,8 +59,15 @@ class Plan:
 
     @property
     def rungs(self) -> list[int]:
-        """Images seen at which ASHA compares trials."""
+        """Images seen at which ASHA compares trials; none without it."""
+        if self.scheduler != "asha":
+            return []
         return [self.base.train.images // REDUCTION**k for k in range(RUNGS, 0, -1)]
+
+    @property
+    def grace(self) -> int:
+        """Images that a trial may see before it can be stopped for its codebook."""
+        return self.base.train.images // REDUCTION**RUNGS
 
     def experiment(self, point: Point, seed: int | None = None) -> Experiment:
         """The experiment at a point, which may name another ``model.type``; ``ValueError`` when it cannot be."""
@@ -69,7 +81,10 @@ class Plan:
         same_elsewhere = ("data.root", "data.source", "train.device", "train.eval_batch")
         fields = {k: v for k, v in flatten(self.base).items() if k not in same_elsewhere}
         space = {f"space {name}": describe(dimension) for name, dimension in self.sweep.space.items()}
-        return {"sweep": self.sweep.name, **fields, **space, "data": self.data_fingerprint}
+        asked: dict[str, Any] = {"limits": self.limits.described()} if self.limits.given() else {}
+        if len(self.objectives) > 1:
+            asked["objectives"] = ", ".join(self.objectives)
+        return {"sweep": self.sweep.name, **fields, **space, **asked, "data": self.data_fingerprint}
 
 
 def make_plan(sweep: Sweep, settings: Settings) -> Plan:
@@ -92,11 +107,14 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         tracking_uri=absolute_sqlite(settings.tracking_uri),
         storage=absolute_sqlite(settings.storage),
         cluster=find(settings.workers > 1),
+        objectives=settings.objectives,
+        limits=settings.limits,
+        keep=settings.keep,
     )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
         raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")
     plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
-    for point in sweep.fixed.values() or known_points(sweep).values() or [{}]:
+    for point in sweep.fixed.values() or known_points(sweep, flatten(base)).values() or [{}]:
         check_batch(plan, plan.experiment(point))
     return plan
 
@@ -209,7 +227,7 @@ def describe_plan(plan: Plan) -> str:
         for name, value in flatten(plan.base).items()
         if before.get(name) != value and not name.startswith("data.")
     ]
-    known = known_points(plan.sweep)
+    known = known_points(plan.sweep, flatten(plan.base))
     points = [f"{origin}: {point_text(point)}" for origin, point in list(known.items())[: plan.trials]]
     points += [f"{name}: {point_text(point)}" for name, point in plan.sweep.fixed.items()]
     if plan.trials > len(known):
@@ -231,7 +249,7 @@ def describe_plan(plan: Plan) -> str:
             else "none is stopped early",
         ],
         "seeds": [seeds_line(plan)],
-        "objective": [f"least valid/bits_per_dim: distortion plus rate under the {prior_of(plan)} prior"],
+        "objective": objective_lines(plan),
         "resources": [
             f"{plan.concurrent} at once, each {plan.workers} x {worker}, on {plan.cluster}",
         ],
@@ -244,9 +262,17 @@ def describe_plan(plan: Plan) -> str:
     )
 
 
-def prior_of(plan: Plan) -> str:
-    """What prices the codes."""
-    return "learned" if isinstance(plan.base.model, SecondStageConfig) else "unigram"
+def objective_lines(plan: Plan) -> list[str]:
+    """What is minimised, and what a winner's codebook must keep to."""
+    prior = "learned" if isinstance(plan.base.model, SecondStageConfig) else "unigram"
+    lines = [f"least valid/bits_per_dim: distortion plus rate under the {prior} prior"]
+    if len(plan.objectives) > 1:
+        further = " and ".join(LABELS[name] for name in plan.objectives[1:])
+        lines.append(f"and least {further}: the trials that no other beats in all are the Pareto front")
+    if plan.limits.given():
+        stopped = f"; a trial that breaks one from {plan.grace:,} images on is stopped" if plan.limits.prune else ""
+        lines.append(f"codebook: {plan.limits.described()}{stopped}")
+    return lines
 
 
 def data_line(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps._board import Board, Row
 from sweeps._journal import Journal
 from sweeps._plan import Plan
-from sweeps._search import TrialSpec
+from sweeps._search import TrialSpec, settle
 from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import Experiment
 from vqvae_core.overrides import difference, flatten
@@ -22,11 +22,17 @@ STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSta
 
 
 def restore(plan: Plan, study: optuna.Study, board: Board, journal: Journal) -> None:
-    """Put the trials that are over on the board; an end that the journal missed is noted there."""
+    """Put the trials that are over on the board; what the journal missed of their end is noted there."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        record = json.loads(trial.user_attrs.get("record", "{}"))
+        if "state" in record:  # the last driver had decided, and died before the study knew
+            settle(study, optuna.Trial(study, trial._trial_id), record)
     for trial in study.get_trials(deepcopy=False, states=tuple(STATES)):
         row = row_of(trial, plan.base)
         board.rows[row.run] = row
         if row.run not in journal.ended and row.run in journal.started:
+            if row.metrics:
+                journal.add("report", row.run, step=row.images_seen, metrics=row.metrics)
             journal.add("end", row.run, state=row.state, tags={"status.reason": row.reason, "trial.state": row.state})
 
 
@@ -46,13 +52,19 @@ def row_of(trial: FrozenTrial, base: Experiment) -> Row:
         value=record.get("objective", math.inf),
         metrics=record.get("metrics", {}),
         seconds=record.get("seconds", 0.0),
+        unhealthy=record.get("unhealthy", ""),
     )
+
+
+def is_healthy(trial: FrozenTrial) -> bool:
+    """Whether a finished trial keeps to the limits of its codebook, if there are any."""
+    return all(excess <= 0 for excess in trial.constraints.values())
 
 
 def replicates(plan: Plan, study: optuna.Study) -> list[TrialSpec]:
     """The best trials once more with each further seed, as children of their trial."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))[: plan.confirm]
+    best = sorted(complete, key=lambda trial: (not is_healthy(trial), trial.values[0], trial.number))[: plan.confirm]
     return [
         TrialSpec(
             number=trial.number,
@@ -100,13 +112,14 @@ def check_fixed(plan: Plan) -> None:
 
 
 def restore_replicates(specs: list[TrialSpec], board: Board, journal: Journal) -> None:
-    """Put those replicates on the board that an earlier driver brought to an end."""
+    """Put those replicates on the board that an earlier driver brought to an end, as the journal has it."""
     for spec in specs:
-        last = Keeper(spec.folder / "checkpoints").last() if spec.run in journal.ended else None
-        if last:
+        end = journal.ended.get(spec.run)
+        if end and end["state"] != "stopped":
             budget = spec.experiment.train.images
-            state = "complete" if last.images_seen >= budget else "failed"
-            row = Row(spec.run, spec.origin, spec.point, spec.experiment.seed, spec.parent, budget, state)
-            row.images_seen, row.metrics = last.images_seen, last.metrics
-            row.value = last.metrics["valid/bits_per_dim"]
+            row = Row(spec.run, spec.origin, spec.point, spec.experiment.seed, spec.parent, budget, end["state"])
+            row.reason = end["tags"]["status.reason"]
+            if report := journal.reports.get(spec.run):
+                row.images_seen, row.metrics = report["step"], report["metrics"]
+                row.value = row.metrics["valid/bits_per_dim"]
             board.rows[spec.run] = row

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from sweeps._asha import History
+from sweeps._asha import Rungs, metrics_of
 from sweeps._board import verdict
+from sweeps._objectives import FIRST, values_of
 from sweeps._plan import Plan
 from sweeps._space import Point, known_points, suggest
 from vqvae_core.batches import mix
@@ -23,6 +24,8 @@ from vqvae_core.config import Experiment
 from vqvae_core.overrides import flatten
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+ON_THE_WAY = f"{FIRST} at "  # the user attributes that hold a trial's values where the study has several objectives
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,14 @@ class OptunaSearcher(NotPickled, Searcher):
         self._told: set[str] = set()
         known = study.get_trials(deepcopy=False)
         self._left = [t.number for t in known if t.state == TrialState.RUNNING]
-        self._values: dict[int, dict[int, float]] = {t.number: dict(t.intermediate_values) for t in known}
-        if not known:
-            for origin, point in known_points(plan.sweep).items():
+        self._asked = sum(t.state != TrialState.WAITING for t in known)
+        self.rungs = Rungs(plan.rungs)
+        for t in known:
+            for seen, value in sorted(history_of(t).items()):
+                self.rungs.note(t.number, seen, value)
+        begun = {t.user_attrs.get("origin") for t in known}
+        for origin, point in known_points(plan.sweep, flatten(plan.base)).items():
+            if origin not in begun:  # a driver may have been killed between two of them
                 study.enqueue_trial(point, user_attrs={"origin": origin})
 
     def suggest(self, trial_id: str) -> Any:
@@ -81,11 +89,12 @@ class OptunaSearcher(NotPickled, Searcher):
         if self._left:
             number = self._left.pop(0)
             trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        elif self.asked() >= self.plan.trials:
+        elif self._asked >= self.plan.trials:
             return Searcher.FINISHED
         else:
-            self.study.sampler = sampler(self.plan, self.asked())
+            self.study.sampler = sampler(self.plan, self._asked)
             trial = self.study.ask()
+            self._asked += 1
         point = suggest(trial, self.plan.sweep, flatten(self.plan.base))
         spec = TrialSpec(
             number=trial.number,
@@ -98,27 +107,20 @@ class OptunaSearcher(NotPickled, Searcher):
         )
         self._trials[trial_id] = trial
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
-    def histories(self, trial_id: str) -> tuple[History, list[History]]:
-        """The values of a trial by images seen, and those of every other trial of the study."""
-        number = self._trials[trial_id].number
-        own = self._values.get(number, {})
-        return own, [values for other, values in self._values.items() if other != number]
-
-    def asked(self) -> int:
-        """Trials that the study has begun."""
-        waiting = (TrialState.WAITING,)
-        return sum(t.state not in waiting for t in self.study.get_trials(deepcopy=False))
+    def number(self, trial_id: str) -> int:
+        """The study's number of a trial that Tune knows by its own name."""
+        return self._trials[trial_id].number
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A value on the way: Optuna's pruned trials are ranked by them."""
         value = result.get("objective")
-        if value is not None and math.isfinite(value):
-            self._values.setdefault(self._trials[trial_id].number, {}).setdefault(int(result["images_seen"]), value)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a step that is told twice after a crash is the same step
-                self._trials[trial_id].report(value, int(result["images_seen"]))
+        if value is None or not math.isfinite(value):
+            return
+        trial, seen = self._trials[trial_id], int(result["images_seen"])
+        self.rungs.note(trial.number, seen, value)
+        note(self.study, trial, seen, value)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The end: complete at the full budget, pruned before it, failed when it broke."""
@@ -131,17 +133,15 @@ class OptunaSearcher(NotPickled, Searcher):
             return  # still running as far as the study is concerned: the next driver takes it up
         result = result or {}
         record: dict[str, Any] = {name: result[name] for name in ("images_seen", "objective") if name in result}
-        record |= {"metrics": metrics_of(result), "seconds": result.get("time_total_s", 0.0), "reason": reason}
+        metrics, limits = metrics_of(result), self.plan.limits
+        record |= {"metrics": metrics, "seconds": result.get("time_total_s", 0.0), "reason": reason, "state": state}
+        record |= {"unhealthy": limits.broken(metrics), "constraints": limits.excess(metrics)}
+        if state != "failed":
+            record["values"] = [result["objective"], *values_of(metrics, self.plan.objectives)[1:]]
+            self.rungs.note(trial.number, int(result["images_seen"]), result["objective"])
+        # First the decision, then its effects: a driver that dies between the two leaves them to the next one.
         trial.set_user_attr("record", json.dumps(record))
-        match state:
-            case "failed":
-                self.study.tell(trial, state=TrialState.FAIL)
-            case "pruned":
-                self.on_trial_result(trial_id, result)
-                self.study.tell(trial, state=TrialState.PRUNED)
-            case _:
-                self.on_trial_result(trial_id, result)
-                self.study.tell(trial, result["objective"])
+        settle(self.study, trial, record)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state."""
@@ -150,10 +150,40 @@ class OptunaSearcher(NotPickled, Searcher):
         """Nothing: the study is the state."""
 
 
-def metrics_of(result: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a result, which Tune flattens on the way to a searcher."""
-    prefix = "metrics/"
-    return {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+def history_of(trial: FrozenTrial) -> dict[int, float]:
+    """The first objective of a trial of a study by images seen."""
+    noted = {
+        int(name.removeprefix(ON_THE_WAY)): value
+        for name, value in trial.user_attrs.items()
+        if name.startswith(ON_THE_WAY)
+    }
+    return noted or dict(trial.intermediate_values)
+
+
+def note(study: optuna.Study, trial: optuna.Trial, seen: int, value: float) -> None:
+    """Tell the study a value on the way."""
+    if len(study.directions) > 1:  # of several objectives, Optuna takes none
+        trial.set_user_attr(f"{ON_THE_WAY}{seen}", value)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a step that is told twice after a crash is the same step
+        trial.report(value, seen)
+
+
+def settle(study: optuna.Study, trial: optuna.Trial, record: dict[str, Any]) -> None:
+    """Tell the study of an end that was decided."""
+    if record["state"] == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    for name, excess in record["constraints"].items():
+        trial.set_constraint(name, excess)
+    if record["unhealthy"]:
+        trial.set_user_attr("codebook", record["unhealthy"])  # for the eyes of whoever opens the dashboard
+    note(study, trial, int(record["images_seen"]), record["objective"])
+    if record["state"] == "pruned":
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, record["values"])
 
 
 class FixedList(NotPickled, Searcher):
@@ -169,7 +199,7 @@ class FixedList(NotPickled, Searcher):
             return Searcher.FINISHED
         spec = self.specs.pop(0)
         self.started(trial_id, spec)
-        return config_of(spec, self.plan)
+        return config_of(spec.experiment, spec.folder, self.plan)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from."""
@@ -181,13 +211,14 @@ class FixedList(NotPickled, Searcher):
         """Nothing."""
 
 
-def config_of(spec: TrialSpec, plan: Plan) -> dict[str, Any]:
-    """What an actor needs, in plain values."""
+def config_of(experiment: Experiment, folder: Path, plan: Plan) -> dict[str, Any]:
+    """What an actor needs to train an experiment in a folder, in plain values."""
     return {
-        "experiment": flatten(spec.experiment),
-        "folder": str(spec.folder),
+        "experiment": flatten(experiment),
+        "folder": str(folder),
         "dataset": str(plan.dataset_folder),
         "fingerprint": plan.data_fingerprint,
+        "keep": plan.keep,
         "group": {
             "workers": plan.workers,
             "cpus_per_worker": plan.cpus_per_worker,

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps._health import Limits, with_flags
+from sweeps._objectives import OBJECTIVES, checked
 from sweeps._space import Sweep, describe
 from vqvae_core.overrides import OneLineParser, describe_fields, split_overrides
 from vqvae_core.presets import preset_for
@@ -30,9 +32,12 @@ class Settings:
     seeds: int
     confirm: int
     scheduler: str
+    objectives: tuple[str, ...]
+    limits: Limits
     name: str | None
     fresh: bool
     dry_run: bool
+    keep: int
     out: Path
     tracking_uri: str
     storage: str
@@ -75,9 +80,16 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
     add("--seeds", type=at_least(1), default=1, metavar="N", help="seeds that the best trials are confirmed with (1)")
     add("--confirm", type=at_least(1), default=3, metavar="M", help="how many of the best are confirmed (3)")
     add("--scheduler", choices=("asha", "none"), default="asha", help="none: every trial is trained to its end (asha)")
+    names = ",".join(OBJECTIVES)
+    add("--objectives", metavar="NAMES", help=f"what is minimised, of {names}; several give a Pareto front")
+    add("--min-perplexity", type=float, metavar="X", help="a winner's codes have at least this perplexity (any)")
+    add("--max-dead-codes", type=float, metavar="X", help="a winner's share of unused codes is at most this (any)")
+    add("--max-latent-growth", type=float, metavar="X", help="a winner's latents grow at most so many times (any)")
+    add("--prune-unhealthy", action="store_true", default=None, help="stop trials that break such a limit early")
     add("--name", metavar="TEXT", help="name of the sweep; the same name continues it (the file's and the data set's)")
     add("--fresh", action="store_true", help="start over, under a new name")
     add("--dry-run", action="store_true", help="print the resolved plan and run nothing")
+    add("--keep", type=at_least(1), default=1, metavar="K", help="best checkpoints kept of each trial (1)")
     add("--out", type=Path, metavar="DIR", help="where checkpoints go ($VQSWEEP_RUNS or runs)")
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
     add("--storage", metavar="URL", help=f"Optuna's ($VQSWEEP_STORAGE or {DEFAULT_STORAGE})")
@@ -89,6 +101,18 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
     for name in overrides:
         if "." not in name and name != "seed":
             parser.error(f"--{name} is not an option; see --help")
+    try:
+        asked = [name.strip() for name in chosen.objectives.split(",")] if chosen.objectives else sweep.objectives
+        objectives = checked(asked)
+        limits = with_flags(
+            sweep.limits,
+            min_perplexity=chosen.min_perplexity,
+            max_dead_codes=chosen.max_dead_codes,
+            max_latent_growth=chosen.max_latent_growth,
+            prune=chosen.prune_unhealthy,
+        )
+    except ValueError as error:
+        parser.error(str(error))
     return Settings(
         dataset=chosen.dataset,
         data_source=chosen.data_source,
@@ -100,9 +124,12 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
         seeds=chosen.seeds,
         confirm=chosen.confirm,
         scheduler=chosen.scheduler,
+        objectives=objectives,
+        limits=limits,
         name=chosen.name,
         fresh=chosen.fresh,
         dry_run=chosen.dry_run,
+        keep=chosen.keep,
         out=chosen.out or Path(os.environ.get("VQSWEEP_RUNS") or "runs"),
         tracking_uri=chosen.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER,
         storage=chosen.storage or os.environ.get("VQSWEEP_STORAGE") or DEFAULT_STORAGE,

@@ -9,6 +9,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sweeps._health import NO_LIMITS, Limits
+from sweeps._objectives import FIRST, checked
+
 Point = dict[str, Any]  # dotted field -> value
 
 # Tried before anything is sampled, as far as a sweep has their dimensions.
@@ -20,6 +23,8 @@ KNOWN_POINTS: dict[str, Point] = {
         "model.num_codes": 512,
         "model.code_dim": 256,
         "model.codes_per_position": 1,
+        "model.quantizer": "gradient",
+        "model.codebook_init": "uniform",
     },
     "the original paper": {
         "model.beta": 0.25,
@@ -28,6 +33,8 @@ KNOWN_POINTS: dict[str, Point] = {
         "model.num_codes": 512,
         "model.code_dim": 64,
         "model.codes_per_position": 10,
+        "model.quantizer": "gradient",
+        "model.codebook_init": "uniform",
     },
 }
 
@@ -77,16 +84,51 @@ class Sweep:
     known: Mapping[str, Point] = field(default_factory=lambda: KNOWN_POINTS)
     derive: Callable[[Point], Point] | None = None  # sampled point -> dotted fields of the experiment
     fixed: Mapping[str, Point] = field(default_factory=dict)  # runs by name, all trained and tested: no search
+    objectives: Sequence[str] = (FIRST,)  # what is minimised; more than one gives a Pareto front
+    limits: Limits = NO_LIMITS  # what the codebook must keep to
+
+    def __post_init__(self) -> None:
+        checked(self.objectives)
+        names = list(self.space)
+        for place, (name, dimension) in enumerate(self.space.items()):
+            if not dimension.only_if:
+                continue
+            other, values = dimension.only_if
+            if other in names[place:]:
+                raise ValueError(f"{name} is varied only if {other} has some value; {other} must come before it")
+            options = self.space[other].distribution if other in self.space else None
+            if options and not any(contains(options, value) for value in values):
+                text = " or ".join(map(str, values))
+                raise ValueError(
+                    f"{name} is varied only if {other} is {text}, which {describe(self.space[other])} never is"
+                )
+
+
+def counts(sweep: Sweep, name: str, point: Point, base: Mapping[str, Any]) -> bool:
+    """Whether a dimension has a meaning beside the dimensions before it; ``base`` are the fields that are not swept."""
+    condition = sweep.space[name].only_if
+    if condition is None:
+        return True
+    other, values = condition
+    if other in sweep.space:  # one that has no meaning itself gives none to others
+        return other in point and point[other] in values
+    return base.get(other) in values
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value is one that a distribution could give."""
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
 
 
 def suggest(trial: optuna.Trial, sweep: Sweep, base: Mapping[str, Any]) -> Point:
     """Let Optuna choose a point; ``base`` are the fields that the point does not change."""
     point: Point = {}
     for name, dimension in sweep.space.items():
-        if dimension.only_if:
-            other, values = dimension.only_if
-            if point.get(other, base.get(other)) not in values:
-                continue
+        if not counts(sweep, name, point, base):
+            continue
         match dimension.distribution:
             case FloatDistribution(low=low, high=high, log=log):
                 point[name] = trial.suggest_float(name, low, high, log=log)
@@ -102,12 +144,19 @@ def fields_of(sweep: Sweep, point: Point) -> Point:
     return sweep.derive(point) if sweep.derive else dict(point)
 
 
-def known_points(sweep: Sweep) -> dict[str, Point]:
-    """The known points as far as the sweep has their dimensions; points that are the same there come once."""
+def known_points(sweep: Sweep, base: Mapping[str, Any] | None = None) -> dict[str, Point]:
+    """The known points as far as the sweep has their dimensions and these have a meaning; each once.
+
+    One that lies outside of the space is not tried: whoever drew the space did not mean it.
+    """
     found: dict[str, Point] = {}
     for origin, point in sweep.known.items():
-        own = {name: value for name, value in point.items() if name in sweep.space}
-        if own and own not in found.values():
+        own: Point = {}
+        for name in sweep.space:
+            if name in point and counts(sweep, name, own, base or {}):
+                own[name] = point[name]
+        inside = all(contains(sweep.space[name].distribution, value) for name, value in own.items())
+        if own and inside and own not in found.values():
             found[origin] = own
     return found
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from dataclasses import replace
 
 import optuna
+from optuna.study import StudyDirection
 
+from sweeps._objectives import LABELS
 from sweeps._plan import Plan
 from vqvae_core.overrides import difference
 
@@ -38,7 +41,8 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage) -> optuna.Study
     Raises ``ValueError`` with the difference when a study of that name asked something else.
     """
     names = {summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)}
-    study = optuna.create_study(storage=storage, study_name=plan.name, direction="minimize", load_if_exists=True)
+    directions = [StudyDirection.MINIMIZE] * len(plan.objectives)
+    study = optuna.create_study(storage=storage, study_name=plan.name, directions=directions, load_if_exists=True)
     identity = plan.identity()
     if plan.name in names and "identity" in study.user_attrs:
         changed = difference(json.loads(study.user_attrs["identity"]), json.loads(json.dumps(identity)))
@@ -50,4 +54,7 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage) -> optuna.Study
     else:
         study.set_user_attr("identity", json.dumps(identity))
         study.set_user_attr("sweep.id", f"{plan.name}-{uuid.uuid4().hex[:8]}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([LABELS[name] for name in plan.objectives])  # on the axes of optuna-dashboard
     return study

@@ -6,6 +6,7 @@ The thread reads the journal; a tracker that is away, slow or locked is tried ag
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -105,7 +106,9 @@ class Tracker:
         location = None
         if self.uri.startswith("sqlite:///"):  # MLflow would take ./mlruns of whoever asks first
             location = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts" / self.experiment).as_uri()
-        return str(self._client.create_experiment(self.experiment, artifact_location=location))
+        # Without it, MLflow's pages are those for language models: traces, judges, prompts.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(self.experiment, artifact_location=location, tags=kind))
 
     def _find_runs(self) -> None:
         token = None
@@ -181,6 +184,8 @@ class Tracker:
         else:
             created = self._client.create_run(self._experiment_id, event["time"], tags, event["name"])
             self._runs[run] = created.info.run_id
+            if dataset := _dataset(event):
+                self._client.log_inputs(self._runs[run], [dataset])
         if "config" in event:
             self._client.log_dict(self._runs[run], event["config"], "experiment.json")
         params = [Param(name, str(value)) for name, value in event["params"].items()]
@@ -203,9 +208,27 @@ def _batched(events: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
     return merged
 
 
+def _dataset(event: Event) -> Any:
+    """The images of a run as MLflow shows them beside it; None where the event does not say which they are."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    tags = event["tags"]
+    name, digest = event["params"].get("data.name"), tags.get("data.fingerprint")
+    if not name or not digest:
+        return None
+    source = json.dumps({"from": tags.get("data.from", "unknown")})
+    profile = json.dumps({key.removeprefix("data."): tags[key] for key in sorted(tags) if key.endswith("_images")})
+    images = Dataset(name, digest[:36], "code", source, profile=profile)
+    return DatasetInput(images, [InputTag("mlflow.data.context", "training")])
+
+
 def _metrics(points: list[tuple[str, float, int, int]]) -> list[Any]:
+    """The points of a batch, what matters first: MLflow's plots begin with the metric that a run had first."""
     from mlflow.entities import Metric
 
+    points = sorted(
+        points, key=lambda point: (not point[0].endswith("/bits_per_dim"), not point[0].startswith("valid/"))
+    )
     return [Metric(name, value, moment, step) for name, value, moment, step in points]
 
 

@@ -69,7 +69,7 @@ class TestRoundTrip:
         assert_same_state(report.state["model"], load_file(saved / WEIGHTS))
         assert from_json((saved / CONFIG).read_text()) == tiny_on()
         rest = torch.load(saved / TRAINING, weights_only=True)
-        assert {"optimizer", "images_seen", "seconds", "window", "data"} == set(rest)
+        assert {"optimizer", "images_seen", "seconds", "first_rms", "window", "data"} == set(rest)
 
     def test_an_infinite_metric_is_kept(self, report: Report, made_up: Dataset, tmp_path: Path) -> None:
         save(tmp_path / "x", report.state, report.metrics | {"valid/psnr": float("inf")}, made_up.shape)
@@ -172,11 +172,33 @@ class TestKeeper:
             keeper.save(report.state, report.metrics, (8, 8, 1))
         for seen in (80, 90):
             keeper.save({**report.state, "images_seen": seen}, {}, (8, 8, 1))
-        last, best, reported = keeper.last(), keeper.best(), keeper.reported()
+        last, best = keeper.last(), keeper.best()
         assert last is not None and last.images_seen == 90 and last.metrics == {}
         assert best is not None and best.images_seen == 48
-        assert reported is not None and reported.images_seen == 48
+        assert last.reports == best.reports == [(48, best.metrics)]
         assert self.kept(keeper) == [48, 80, 90]
+
+    def test_every_checkpoint_knows_all_reports_before_it(
+        self, keeper: Keeper, keep: Callable[[int, float], Path]
+    ) -> None:
+        bits = {16: 5.0, 32: 4.0, 48: 4.5, 64: 4.2}
+        for images, value in bits.items():
+            keep(images, value)
+        os.truncate(keep(80, 3.0) / MANIFEST, 30)
+        last = keeper.last()
+        assert last is not None
+        assert [(seen, told["valid/bits_per_dim"]) for seen, told in last.reports] == list(bits.items())
+        keep(80, 3.5)  # again, after the damage
+        last = keeper.last()
+        assert last is not None
+        assert [seen for seen, _ in last.reports] == [16, 32, 48, 64, 80]
+
+    def test_as_many_of_the_best_as_wanted_stay(self, tmp_path: Path, report: Report, made_up: Dataset) -> None:
+        keeper = Keeper(tmp_path / "run", best=2)
+        for images, value in {16: 3.0, 32: 5.0, 48: 2.0, 64: 4.0, 80: 6.0, 96: 7.0}.items():
+            state, metrics = report.state | {"images_seen": images}, report.metrics | {"valid/bits_per_dim": value}
+            keeper.save(state, metrics, made_up.shape)
+        assert self.kept(keeper) == [16, 48, 80, 96]
 
     def test_an_empty_folder_has_none(self, keeper: Keeper) -> None:
         assert keeper.last() is None and keeper.best() is None and not keeper.folder.exists()

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 from made_up import environment, without_times, write_made_up
+from stages import KINDS, train_first
 from two_workers import PARTS, VARIANTS, everything, trained
+
+from vqvae_core.data import open_dataset
 
 Results = dict[str, Any]
 
@@ -21,6 +24,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Results, Re
     folder = tmp_path_factory.mktemp("workers")
     write_made_up(folder / "made_up")
     write_made_up(folder / "lonely", valid=1)
+    train_first(open_dataset(folder / "made_up"))
     torch.save(trained(folder, "all", 2)["first state"], folder / "state.pt")
     children = [
         subprocess.Popen(
@@ -61,6 +65,17 @@ def test_training(both: tuple[Results, Results, Results], variant: str, parts: i
     for name, tensor in alone["weights"].items():
         if "running" in name:
             torch.testing.assert_close(first["weights"][name], tensor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_stages(both: tuple[Results, Results, Results], kind: str) -> None:
+    """Hidden classes, restarts and shares of the validation maps included; the codes were encoded by one of three."""
+    alone, first, second = (results[kind] for results in both)
+    for name, tensor in first["weights"].items():
+        assert tensor.equal(second["weights"][name]), name
+    assert_same_run(alone, first, 1e-5)
+    assert [without_times(m) for m in first["metrics"]] == [without_times(m) for m in second["metrics"]]
+    assert alone["metrics"][0]["train/loss"] != alone["metrics"][-1]["train/loss"]
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in ("batch norm", "all")])

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from made_up import made_up_images, without_times, write_made_up
+from stages import KINDS, last, second, train_first
 
 from vqvae_core.checkpoint import Keeper, read
 from vqvae_core.codes import Codes, codes_of
-from vqvae_core.config import Experiment, HierarchyConfig, PriorConfig
+from vqvae_core.config import HierarchyConfig, PriorConfig
 from vqvae_core.data import Dataset, dataset_writer, open_dataset
 from vqvae_core.data.folder import NO_LABEL
 from vqvae_core.hierarchical import Hierarchy
@@ -27,23 +28,9 @@ from vqvae_core.presets import PRESETS, tiny
 from vqvae_core.prior import Prior
 from vqvae_core.second_stage import find_checkpoint, open_first, pinned
 from vqvae_core.task import evaluate_on
-from vqvae_core.train import Report, fit
+from vqvae_core.train import fit
 
 CPU = torch.device("cpu")
-SMALL = {
-    "prior": {"model.layers": 2, "model.hidden": 8, "model.head": 8, "model.dropout": 0.1},
-    "hierarchy": {
-        "model.hidden": 8,
-        "model.residual_blocks": 1,
-        "model.num_codes": 8,
-        "model.code_dim": 4,
-        "model.layers": 2,
-        "model.decoder_hidden": 4,
-        "model.head": 8,
-        "model.pictures": 4,
-    },
-}
-KINDS = tuple(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -56,28 +43,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def first_run(images: Dataset) -> Path:
     """A run of a VQ-VAE with two codes at each position."""
     return train_first(images)
-
-
-def train_first(images: Dataset, **overrides: Any) -> Path:
-    keeper = Keeper(images.folder.parent / "first")
-    small = {"data.name": images.name, "data.root": str(images.folder.parent), "train.images": 64}
-    small |= {"train.calibration_images": 32, "train.eval_batch": 8, "model.codes_per_position": 2}
-    for report in fit(with_overrides(tiny(), small | overrides), dataset=images):
-        keeper.save(report.state, report.metrics, images.shape)
-    return keeper.folder
-
-
-def second(kind: str, images: Dataset, first: Path, **overrides: Any) -> Experiment:
-    """A small second stage of 48 images, with a report after each 16."""
-    train = {"train.images": 48, "train.eval_every": 16, "train.batch_size": 8, "train.eval_batch": 8}
-    data = {"data.name": images.name, "data.root": str(images.folder.parent), "model.first": str(first)}
-    base = PRESETS[f"digits_{kind}"]()
-    return with_overrides(base, {**data, **SMALL[kind], **train, "train.precision": "float32", **overrides})
-
-
-def last(reports: Any) -> Report:
-    *_, report = reports
-    return report
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -331,6 +296,9 @@ def test_every_data_set_of_the_report_has_both_presets() -> None:
         assert (model.layers, model.decoder_hidden, model.kernel) == (15, 16, 5)
         assert model.decoder.first_kernel == model.decoder.kernel == 5
         assert (model.pooling, model.condition, model.rare_weight) == ("average", "vector", 0.0)
+        kept = PRESETS[f"{name}_hierarchy_kept"]().model
+        assert isinstance(kept, HierarchyConfig)
+        assert (kept.codes, kept.pooling, kept.condition) == (12, "positions", "map")
         assert prior.data == hierarchy.data == PRESETS[f"{name}_vqvae"]().data
 
 

@@ -82,11 +82,32 @@ class TestReports:
 
     def test_have_every_metric_by_its_name(self, tiny_on: TinyOn, made_up: Dataset) -> None:
         report = next(fit(tiny_on(), dataset=made_up))
-        train = {"loss", "mse", "codebook", "commitment", "images_per_sec", "seconds"}
+        train = {"loss", "mse", "codebook", "commitment", "images_per_sec", "seconds", "parameters"}
         valid = {"bits_per_dim", "distortion", "rate_unigram", "rate_uniform", "eq7", "mse", "psnr", "perplexity"}
-        valid |= {"codes_used", "dead_codes", "latent_rms", "code_rms", "scale"}
+        valid |= {"codes_used", "dead_codes", "latent_rms", "latent_growth", "code_rms", "scale"}
         assert set(report.metrics) == {f"train/{n}" for n in train} | {f"valid/{n}" for n in valid}
         assert all(type(value) is float for value in report.metrics.values())
+
+    def test_the_growth_of_the_latents_is_since_the_first_report_also_when_continued(
+        self, tiny_on: TinyOn, made_up: Dataset
+    ) -> None:
+        reports = list(fit(tiny_on(), dataset=made_up))
+        norms = [report.metrics["valid/latent_rms"] for report in reports]
+        assert [report.metrics["valid/latent_growth"] for report in reports] == [norm / norms[0] for norm in norms]
+        continued = list(fit(tiny_on(), state=reports[1].state, dataset=made_up))
+        assert continued[-1].metrics["valid/latent_growth"] == norms[-1] / norms[0]
+
+    @pytest.mark.parametrize("quantizer", ["gradient", "ema"])
+    def test_count_a_codebook_among_the_parameters_however_it_learns(
+        self, tiny_on: TinyOn, made_up: Dataset, quantizer: str
+    ) -> None:
+        count = [
+            next(fit(tiny_on(**{"model.quantizer": quantizer, "model.num_codes": codes}), dataset=made_up)).metrics[
+                "train/parameters"
+            ]
+            for codes in (8, 24)
+        ]
+        assert count[1] - count[0] == 16 * tiny_on().model.code_dim
 
     def test_training_terms_are_means_over_the_steps_since_the_last(self, tiny_on: TinyOn, made_up: Dataset) -> None:
         beta = 0.25

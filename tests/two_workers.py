@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from stages import KINDS, second
 from torch import nn
 
 from vqvae_core.data import open_dataset
@@ -50,6 +51,15 @@ def trained(folder: Path, variant: str, parts: int, state: dict[str, Any] | None
         "weights": reports[-1].state["model"],
         "first state": reports[0].state,
     }
+
+
+def second_stage(folder: Path, kind: str) -> dict[str, Any]:
+    """Six steps of a second stage; whoever comes first encodes for all."""
+    dataset = open_dataset(folder / "made_up")
+    alike = {"model.dropout": 0.0, "train.lr": 1e-4}
+    alike |= {"model.null_rate": 0.5} if kind == "prior" else {"model.restart_below": 0.5, "model.rare_weight": 0.5}
+    reports = list(fit(second(kind, dataset, folder / "first", **alike), dataset=dataset))
+    return {"metrics": [report.metrics for report in reports], "weights": reports[-1].state["model"]}
 
 
 def batch_norm(offset: float) -> dict[str, Any]:
@@ -134,6 +144,7 @@ def everything(folder: Path) -> dict[str, Any]:
         "normalised far from zero": lambda: batch_norm(300.0),
         "restarts": restarts,
         "share": lambda: share(folder),
+        **{kind: lambda kind=kind: second_stage(folder, kind) for kind in KINDS},  # type: ignore[misc]
         "lonely": lambda: lonely_image(folder),
         "mistakes": lambda: mistakes(folder),
     }

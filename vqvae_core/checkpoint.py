@@ -5,16 +5,18 @@ A checkpoint is a folder that appears whole or not at all, and whose files are c
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
 
 from vqvae_core.config import Experiment
 from vqvae_core.files import sha256, whole_folder
@@ -26,23 +28,33 @@ WEIGHTS, CONFIG, TRAINING, MANIFEST = "model.safetensors", "experiment.json", "t
 FIRST = "first"  # folder with the weights and the configuration of the VQ-VAE that a second stage stands on
 
 
+Told = tuple[int, dict[str, float]]  # a report: images seen, metrics
+
+
 class Damaged(ValueError):
     """A checkpoint whose files are not those that were written."""
 
 
-def save(folder: Path, state: State, metrics: Mapping[str, float], shape: tuple[int, int, int]) -> None:
-    """Write a report's state and metrics as ``folder``, which must not exist; ``shape`` is the images' (H, W, C)."""
+def save(
+    folder: Path, state: State, metrics: Mapping[str, float], shape: tuple[int, int, int], reports: Sequence[Told] = ()
+) -> None:
+    """Write a report's state and metrics as ``folder``, which must not exist; ``shape`` is the images' (H, W, C).
+
+    ``reports`` are the run's reports so far. On a full disk it is the ``OSError`` that says so, and nothing is left.
+    """
+    rest = io.BytesIO()
+    torch.save({name: value for name, value in state.items() if name not in ("model", "experiment", FIRST)}, rest)
     with whole_folder(folder) as temporary:
         _save_model(temporary, state)
         if FIRST in state:
             (temporary / FIRST).mkdir()
             _save_model(temporary / FIRST, state[FIRST])
-        rest = {name: value for name, value in state.items() if name not in ("model", "experiment", FIRST)}
-        torch.save(rest, temporary / TRAINING)
+        (temporary / TRAINING).write_bytes(rest.getbuffer())
         manifest = {
             "images_seen": state["images_seen"],
             "shape": list(shape),
             "metrics": dict(metrics),
+            "reports": [[seen, told] for seen, told in reports],
             "files": {
                 str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
                 for path in sorted(temporary.rglob("*.*"))
@@ -52,7 +64,10 @@ def save(folder: Path, state: State, metrics: Mapping[str, float], shape: tuple[
 
 
 def _save_model(folder: Path, state: State) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in state["model"].items()}, folder / WEIGHTS)
+    # Through memory: the library's own writer hides a full disk behind an error of its own.
+    (folder / WEIGHTS).write_bytes(
+        as_safetensors({name: tensor.contiguous() for name, tensor in state["model"].items()})
+    )
     (folder / CONFIG).write_text(json.dumps(state["experiment"], indent=1))
 
 
@@ -65,6 +80,7 @@ class Checkpoint:
     metrics: dict[str, float]
     experiment: Experiment
     shape: tuple[int, int, int]
+    reports: list[Told]  # all of the run up to here, in order
 
     def state(self) -> State:
         """What ``fit`` continues from."""
@@ -91,6 +107,7 @@ def read(folder: Path) -> Checkpoint:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         height, width, channels = manifest["shape"]
         files, images_seen, metrics = dict(manifest["files"]), int(manifest["images_seen"]), dict(manifest["metrics"])
+        reports = [(int(seen), dict(told)) for seen, told in manifest.get("reports", [])]
     except OSError:
         raise Damaged(f"{folder} is no checkpoint: it has no {MANIFEST}") from None
     except (ValueError, KeyError, TypeError):
@@ -105,18 +122,27 @@ def read(folder: Path) -> Checkpoint:
         experiment = from_json((folder / CONFIG).read_text())
     except ValueError as error:  # whole, but of another version of this program
         raise ValueError(f"{folder / CONFIG}: {error}") from None
-    return Checkpoint(folder, images_seen, metrics, experiment, (height, width, channels))
+    if metrics and not reports:  # of a version that did not keep them
+        reports = [(images_seen, metrics)]
+    return Checkpoint(folder, images_seen, metrics, experiment, (height, width, channels), reports)
+
+
+def say(warning: str) -> None:
+    """Tell whoever looks on."""
+    print(f"warning: {warning}", flush=True)
 
 
 class Keeper:
-    """The checkpoints of one run in one folder: the last two, the last report's, and the best by a metric.
+    """The checkpoints of one run in one folder: the last two, and the ``best`` best by a metric.
 
     The last but one is there for the day on which the last one is found damaged. Names are ``at-<images seen>``, so
-    that their order needs no clock.
+    that their order needs no clock. ``warn`` is told of what is found damaged.
     """
 
-    def __init__(self, folder: Path, metric: str = "valid/bits_per_dim") -> None:
-        self.folder, self.metric = folder, metric
+    def __init__(
+        self, folder: Path, metric: str = "valid/bits_per_dim", best: int = 1, warn: Callable[[str], None] = say
+    ) -> None:
+        self.folder, self.metric, self.kept_best, self.warn = folder, metric, best, warn
 
     def save(self, state: State, metrics: Mapping[str, float], shape: tuple[int, int, int]) -> Path:
         """Write a checkpoint, then delete those that are neither among the last two nor the best.
@@ -126,10 +152,12 @@ class Keeper:
         target = self.folder / f"at-{state['images_seen']:012d}"
         if target.exists():  # of an earlier attempt at the same step, whose numbers are the same
             shutil.rmtree(target)
-        save(target, state, metrics, shape)
+        reports = self._reports_before(target)
+        if metrics:
+            reports.append((state["images_seen"], dict(metrics)))
+        save(target, state, metrics, shape, reports)
         scores = {path: self._score(path) for path in self.found()}
-        reported = [path for path, score in scores.items() if score < math.inf]
-        keep = {*list(scores)[-2:], *reported[-1:], min(scores, key=scores.__getitem__)}
+        keep = {*list(scores)[-2:], *sorted(scores, key=scores.__getitem__)[: self.kept_best]}
         for path in set(scores) - keep:
             shutil.rmtree(path, ignore_errors=True)
         return target
@@ -146,7 +174,7 @@ class Keeper:
             try:
                 return read(path)
             except Damaged as error:
-                print(f"warning: {error}; the checkpoint before it is used", flush=True)
+                self.warn(f"{error}; the checkpoint before it is used")
         return None
 
     def reported(self) -> Checkpoint | None:
@@ -166,8 +194,17 @@ class Keeper:
             try:
                 return read(path)
             except Damaged as error:
-                print(f"warning: {error}; the next best is used", flush=True)
+                self.warn(f"{error}; the next best is used")
         return None
+
+    def _reports_before(self, target: Path) -> list[Told]:
+        """The run's reports up to the checkpoint before ``target``."""
+        for path in reversed([path for path in self.found() if path.name < target.name]):
+            try:
+                return [(seen, told) for seen, told in json.loads((path / MANIFEST).read_text())["reports"]]
+            except (OSError, ValueError, KeyError, TypeError):  # damaged, which ``last`` has said
+                continue
+        return []
 
     def _score(self, path: Path) -> float:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 
 def sha256(path: Path) -> str:
@@ -39,9 +41,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new one, also after a crash."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.write_text(text)
-    flush(temporary)
-    os.replace(temporary, path)  # noqa: PTH105
+    try:
+        temporary.write_text(text)
+        flush(temporary)
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_full(error: BaseException) -> TypeGuard[OSError]:
+    """Whether a disk, a quota or a limit on a file's size was in the way of writing."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def flush(path: Path) -> None:

@@ -177,6 +177,29 @@ def _codes(base: Experiment) -> dict[str, Any]:
 
 _VQVAES = (digits_vqvae, mnist_vqvae, fashion_mnist_vqvae, cifar10_vqvae, mini_imagenet_vqvae, boxing_vqvae)
 
+
+def kept_players(report: Callable[[], Experiment]) -> Experiment:
+    """A second VQ-VAE that keeps what moves, beside the report's: ``sweeps/hierarchy.py`` says which change does what.
+
+    Twelve codes of the encoder's map position by position, codebooks that stay alive, and a decoder that is told at
+    each position what is there; the decoder's own size is the report's.
+    """
+    base = report()
+    model = base.model
+    assert isinstance(model, HierarchyConfig)
+    model = replace(
+        model,
+        codes=12,
+        pooling="positions",
+        condition="map",
+        quantizer="ema",
+        codebook_init="kmeans",
+        restart_below=0.1,
+        beta=0.25,
+    )
+    return replace(base, model=model, train=replace(base.train, lr=1e-3))
+
+
 _PRIORS = (digits_prior, mnist_prior, fashion_mnist_prior, cifar10_prior, mini_imagenet_prior, boxing_prior)
 _HIERARCHIES = (
     digits_hierarchy,
@@ -195,6 +218,7 @@ PRESETS: dict[str, Callable[[], Experiment]] = {
         for preset in _VQVAES
     },
     **{preset.__name__: preset for preset in (*_PRIORS, *_HIERARCHIES)},
+    **{f"{preset.__name__}_kept": partial(kept_players, preset) for preset in _HIERARCHIES},
     "tiny": tiny,
 }
 

@@ -20,7 +20,7 @@ from vqvae_core.distributed import rank, sum_over_workers, world_size
 from vqvae_core.hardware import choose_device, choose_precision, precision_context
 from vqvae_core.overrides import difference, flatten
 from vqvae_core.task import task_for
-from vqvae_core.trainable import State
+from vqvae_core.trainable import State, size
 
 # What a continued run may do otherwise than before: go on for longer, elsewhere.
 # (Which first stage a second one stands on is told by the examples' fingerprint, not by where it lies.)
@@ -96,6 +96,7 @@ class _Run:
         self.order = Order(self.task.count, experiment.seed)
         self.images_seen = 0
         self.seconds = 0.0  # spent in training steps, over all continuations
+        self.first_rms: float | None = None  # of the latents at the first report, if the model has any
         self.window = _Window()
 
     def state(self) -> State:
@@ -105,6 +106,7 @@ class _Run:
             "data": self.task.fingerprint,
             "images_seen": self.images_seen,
             "seconds": self.seconds,
+            "first_rms": self.first_rms,
             "window": _copied(dataclasses.asdict(self.window)),
             "model": _copied(self.model.state_dict()),
             "optimizer": _copied(self.optimizer.state_dict()),
@@ -124,6 +126,7 @@ class _Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.images_seen, self.seconds = state["images_seen"], state["seconds"]
+        self.first_rms = state.get("first_rms")
         self.window = _Window(**state["window"])
         self.window.sums = {name: value.to(self.device) for name, value in self.window.sums.items()}
 
@@ -147,8 +150,12 @@ class _Run:
         metrics = {f"train/{name}": value for name, value in zip(window.sums, totals.tolist(), strict=True)}
         metrics["train/images_per_sec"] = window.steps * self.config.batch_size / window.seconds
         metrics["train/seconds"] = self.seconds
+        metrics["train/parameters"] = float(size(self.model))
         self.window = _Window()
         metrics |= {f"valid/{name}": value for name, value in self.evaluate().items()}
+        if "valid/latent_rms" in metrics:
+            self.first_rms = self.first_rms or metrics["valid/latent_rms"]
+            metrics["valid/latent_growth"] = metrics["valid/latent_rms"] / (self.first_rms or math.inf)
         if not math.isfinite(metrics["valid/bits_per_dim"]):  # the loss was the last step's, before its update
             raise self._diverged()
         return Report(self.images_seen, metrics, self.state())

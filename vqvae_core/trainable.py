@@ -38,3 +38,9 @@ class Trainable(nn.Module):
 
     def after_step(self, generator: torch.Generator) -> None:
         """After each optimiser step; the generator's state is the same on every worker."""
+
+
+def size(model: nn.Module) -> int:
+    """Numbers that training decides: parameters, and codebooks also where moving averages keep them."""
+    codebooks = {name: buffer for name, buffer in model.named_buffers() if name.endswith("codebook")}
+    return sum(tensor.numel() for tensor in {**dict(model.named_parameters()), **codebooks}.values())

@@ -60,8 +60,9 @@ class Writer:
         curve: Sequence[tuple[int, Mapping[str, float]]] = (),
         pictures: Sequence[str] = (),
         seconds: float = 60.0,
+        checkpoint: Path | None = None,
     ) -> str:
-        """A run; ``curve`` is (images seen, metrics) at each report."""
+        """A run; ``curve`` is (images seen, metrics) at each report; ``checkpoint`` is a folder to log as such."""
         self.runs += 1
         run = f"{self.runs:032x}"
         self.clock += 1000
@@ -80,6 +81,11 @@ class Writer:
         for file in pictures:
             place.mkdir(parents=True, exist_ok=True)
             (place / file).write_bytes(picture())
+        for path in checkpoint.rglob("*") if checkpoint else ():
+            if path.is_file() and path.name != "training.pt":  # the tracker has what a model needs
+                target = place / "checkpoint" / path.relative_to(checkpoint or path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
         return run
 
     def save(self, experiment: str = "mnist/made_up") -> str:

@@ -44,7 +44,7 @@ def test_a_line_cut_short_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-7])
     journal = Journal(tmp_path)
-    assert journal.last_step == {"000": 1}
+    assert journal.last_step("000") == 1
     assert journal.add("report", "000", step=2, metrics={})
     assert steps(journal) == [1, 2]
     journal.close()

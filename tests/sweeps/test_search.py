@@ -151,3 +151,82 @@ def test_a_conditional_space_goes_through_to_the_experiment(make: Callable[..., 
         swept = spec.experiment.model.quantizer == "ema"
         assert swept == (spec.experiment.model.ema_decay != 0.99)
     assert {spec.experiment.model.quantizer for spec in specs.values()} == {"ema", "gradient"}
+
+
+def test_a_conditional_space_goes_through_to_the_end_of_a_sweep(make: Callable[..., Plan]) -> None:
+    """Known points, study, continued study, ranking and importance, all with points of different dimensions."""
+    from sweeps._board import Board
+    from sweeps._importance import importance, importance_text
+    from sweeps._ranking import ranking
+    from sweeps._resume import row_of
+    from sweeps._space import Sweep, choice, log_uniform, only_if
+
+    space = {
+        "model.quantizer": choice("ema", "gradient"),
+        "model.ema_decay": only_if("model.quantizer", ["ema"], choice(0.9, 0.95)),
+        "train.lr": log_uniform(1e-4, 1e-2),
+    }
+    sweep = Sweep("conditional", "?", space)
+    plan = make("--trials", "24", sweep=sweep)
+    study = open_study(plan, open_storage(plan.storage))
+    assert importance_text(study) == "What mattered cannot be said from fewer than 10 trials."
+    points = []
+    for number in range(24):
+        searcher, specs = searcher_of(plan, open_study(plan, open_storage(plan.storage)))  # a new driver each time
+        searcher.suggest("x")
+        point = specs["x"].point
+        points.append(point)
+        good = point["model.quantizer"] == "ema" and point["model.ema_decay"] == 0.95
+        seen = plan.base.train.images if good or number % 2 else plan.base.train.images // 9
+        searcher.on_trial_complete("x", result(seen, 3.0 if good else 5.0 + number / 100))
+    assert points[0] == {"model.quantizer": "gradient", "train.lr": 3e-4}
+    assert {len(point) for point in points} == {2, 3}
+    board = Board(24, 1)
+    board.rows = {row.run: row for row in (row_of(trial, plan.base) for trial in study.get_trials())}
+    lines = ranking(board, 9.0).splitlines()
+    assert lines[0].split()[2:5] == ["quantizer", "ema_decay", "lr"]
+    shares = importance(study)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert set(shares) == set(space)
+    assert max(shares, key=shares.__getitem__) == "model.quantizer"
+    assert importance_text(study).startswith(f"What told the best trials from the others: {next(iter(shares))} ")
+
+
+def test_a_known_point_that_a_killed_driver_did_not_get_to_enqueue_is_tried(plan: Plan, study: optuna.Study) -> None:
+    study.enqueue_trial({"model.beta": 1.0, "train.lr": 3e-4}, user_attrs={"origin": "the report"})
+    searcher, specs = searcher_of(plan, study)
+    for trial_id in "abc":
+        searcher.suggest(trial_id)
+    assert [specs[i].origin for i in "abc"] == ["the report", "the original paper", "TPE"]
+
+
+def test_a_trial_that_a_killed_driver_had_asked_for_but_not_drawn_is_drawn_now(plan: Plan, study: optuna.Study) -> None:
+    searcher_of(plan, study)
+    for _ in range(3):
+        study.ask()  # running, without any parameter
+    searcher, specs = searcher_of(plan, open_study(plan, open_storage(plan.storage)))
+    for trial_id in "abcdef":
+        searcher.suggest(trial_id)
+        searcher.on_trial_complete(trial_id, result(900, 4.0))
+    assert [specs[i].number for i in "abcdef"] == list(range(6))
+    assert specs["a"].point == {"model.beta": 1.0, "train.lr": 3e-4}  # it was the report's
+    assert len({tuple(spec.point.values()) for spec in specs.values()}) == 6
+    assert all(trial.state == TrialState.COMPLETE for trial in study.get_trials())
+
+
+def test_two_sweeps_on_one_database_do_not_see_each_other(make: Callable[..., Plan]) -> None:
+    plans = [make("--trials", "8", "--name", name) for name in ("one", "two")]
+    assert plans[0].storage == plans[1].storage
+    images = plans[0].base.train.images
+    both = [searcher_of(plan, open_study(plan, open_storage(plan.storage))) for plan in plans]
+    for number in range(8):  # in turn, as two drivers at the same time
+        for offset, (searcher, _) in enumerate(both):
+            searcher.suggest(str(number))
+            searcher.on_trial_result(str(number), result(100, 9.0 + offset))
+            searcher.on_trial_complete(str(number), result(images, number + 100.0 * offset))
+    for offset, (searcher, specs) in enumerate(both):
+        assert [spec.number for spec in specs.values()] == list(range(8))
+        assert [trial.value for trial in searcher.study.get_trials()] == [n + 100.0 * offset for n in range(8)]
+        assert searcher.suggest("one too many") == Searcher.FINISHED
+    # The same seed and the same ends give the same points: what the other one did has no part in it.
+    assert [s.point for s in both[0][1].values()][:5] == [s.point for s in both[1][1].values()][:5]

@@ -7,6 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from sweeps._space import (
+    Dimension,
     Sweep,
     choice,
     describe,
@@ -49,6 +50,60 @@ def test_a_condition_on_a_field_that_is_not_swept_looks_at_the_base() -> None:
     study = optuna.create_study()
     assert suggest(study.ask(), sweep, {"model.quantizer": "gradient"}) == {}
     assert "decay" in suggest(study.ask(), sweep, {"model.quantizer": "ema"})
+
+
+def test_what_hangs_on_a_dimension_without_a_meaning_has_none_itself() -> None:
+    space = {
+        "kind": choice("vq", "fsq"),
+        "learns": only_if("kind", ["vq"], choice("ema", "gradient")),
+        "decay": only_if("learns", ["ema"], uniform(0.9, 0.99)),
+    }
+    sweep = Sweep("s", "?", space)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    points = [
+        suggest(study.ask(), sweep, {"learns": "ema"}) for _ in range(30)
+    ]  # the preset's value counts for nothing
+    assert {tuple(point) for point in points} == {("kind",), ("kind", "learns"), ("kind", "learns", "decay")}
+    assert all(("decay" in point) == (point.get("learns") == "ema") for point in points)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (
+            {"decay": only_if("kind", ["ema"], uniform(0, 1)), "kind": choice("ema", "gradient")},
+            "decay is varied only if kind has some value; kind must come before it",
+        ),
+        (
+            {"kind": choice("ema", "gradient"), "decay": only_if("kind", ["emma"], uniform(0, 1))},
+            "decay is varied only if kind is emma, which ema | gradient never is",
+        ),
+    ],
+)
+def test_a_condition_that_cannot_be_met_is_a_mistake(space: dict[str, Dimension], said: str) -> None:
+    with pytest.raises(ValueError, match="only if") as caught:
+        Sweep("s", "?", space)
+    assert str(caught.value) == said
+
+
+def test_a_known_point_has_only_the_dimensions_that_count_for_it() -> None:
+    space = {
+        "kind": choice("vq", "fsq"),
+        "codes": only_if("kind", ["vq"], choice(64, 512)),
+        "lr": log_uniform(1e-5, 1e-1),
+    }
+    known = {"vq": {"kind": "vq", "codes": 64, "lr": 1e-3}, "fsq": {"kind": "fsq", "codes": 64, "lr": 1e-3}}
+    assert known_points(Sweep("s", "?", space, known=known)) == {"vq": known["vq"], "fsq": {"kind": "fsq", "lr": 1e-3}}
+    alone = {"codes": only_if("kind", ["vq"], choice(64, 512))}
+    sweep = Sweep("s", "?", alone, known={"both": {"codes": 64}})
+    assert known_points(sweep, {"kind": "vq"}) == {"both": {"codes": 64}}
+    assert known_points(sweep, {"kind": "fsq"}) == {}
+
+
+def test_a_known_point_outside_of_the_space_is_not_tried() -> None:
+    known = {"in": {"lr": 1e-3}, "below": {"lr": 1e-6}, "no choice": {"lr": 1e-3, "kind": "other"}}
+    sweep = Sweep("s", "?", {"lr": log_uniform(1e-5, 1e-1), "kind": choice("vq")}, known=known)
+    assert known_points(sweep) == {"in": {"lr": 1e-3}}
 
 
 def test_known_points_are_cut_to_the_space_and_come_once() -> None:

@@ -123,6 +123,42 @@ def test_trials_that_break_are_failed_with_their_reason_and_the_rest_go_on(
     assert "failed: Diverged" in capsys.readouterr().out
 
 
+def test_a_front_and_sick_codebooks_reach_the_tracker(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sweeps._space import Sweep, choice
+
+    sweep = Sweep("front", "?", {"model.hidden": choice(4, 8, 16), "model.num_codes": choice(2, 16)}, known={})
+    arguments = [*SMALL[:-2], "--model.code_dim", "4", "--images", "900", "--trials", "10", "--scheduler", "none"]
+    arguments += ["--objectives", "bits_per_dim,parameters", "--max-dead-codes", "0.7", "--prune-unhealthy"]
+    launch(sweep, arguments)
+    printed = capsys.readouterr().out
+    runs = runs_of(tracked, "digits/front")
+    parent = runs.pop("front-digits")
+    states = {label: run.data.tags["trial.state"] for label, run in runs.items()}
+    sick = {label for label, state in states.items() if state == "pruned"}
+    well = {label for label, state in states.items() if state == "complete"}
+    assert sick  # so early, hardly a code of 16 is in use; of two, one always is
+    assert well
+    for label in sick:
+        assert runs[label].data.tags["status.reason"].startswith("codebook: the share of dead codes is ")
+        assert runs[label].data.metrics["valid/dead_codes"] > 0.7
+        assert history(tracked, runs[label])[-1][0] < 900
+        assert "pareto.front" not in runs[label].data.tags
+    figures = {
+        label: (runs[label].data.metrics["valid/bits_per_dim"], runs[label].data.metrics["train/parameters"])
+        for label in well
+    }
+    for label, own in figures.items():
+        beaten = any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in figures.values())
+        assert runs[label].data.tags["pareto.front"] == str(not beaten).lower()
+    table = printed[printed.index("Pareto front") :].splitlines()
+    assert table[1].split()[:3] == ["trial", "bits/dim", "parameters"]
+    assert "What told the best trials from the others: model." in printed
+    shares = [value for name, value in parent.data.metrics.items() if name.startswith("importance/")]
+    assert sum(shares) == pytest.approx(1)
+
+
 # One trial after the other, so that the same history gives the same points and decisions.
 LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "20000"]
 LONG += ["--concurrent", "1"]
@@ -200,3 +236,38 @@ def test_two_workers_train_one_trial_on_a_folder_of_pictures(tracked: Path, png_
     runs = runs_of(tracked, "pictures/beta_lr")
     assert [step for step, _ in history(tracked, runs["000"])] == [48, 96]
     assert runs["000"].info.status == "FINISHED"
+
+
+def test_a_sweep_of_priors_is_a_child_of_its_vqvae(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best trial of one sweep, by the sweep's name, is what the next one stands on; so with a hierarchy."""
+    small = ["--dataset", "digits", "--train.calibration_images", "64", "--images", "400", "--trials", "1"]
+    launch(importlib.import_module("sweeps.beta_lr").sweep, [*small, "--model.hidden", "8", *CODES])
+    first = runs_of(tracked, "digits/beta_lr")["000"]
+    network = {
+        "prior": ["--model.head", "16", "--images", "800"],
+        "hierarchy": ["--model.hidden", "8", "--model.pictures", "4"],
+    }
+    for name, options in network.items():
+        launch(importlib.import_module(f"sweeps.{name}").sweep, [*small, *options, "--model.first", "beta_lr-digits"])
+        printed = capsys.readouterr().out
+        assert "distortion plus rate under the learned prior" in printed and "the report" in printed
+        runs = runs_of(tracked, f"digits/{name}")
+        sweep, trial = runs[f"{name}-digits"], runs["000"]
+        assert sweep.data.tags["mlflow.parentRunId"] == sweep.data.tags["first.run"] == first.info.run_id
+        assert trial.data.tags["mlflow.parentRunId"] == sweep.info.run_id
+        assert trial.data.tags["first.stage"] == "vqvae" and len(trial.data.tags["first.key"]) == 16
+        assert trial.data.params["model.first"].startswith(str(tracked / "runs" / "beta_lr-digits" / "trials" / "000"))
+        metrics = trial.data.metrics
+        for split in ("valid", "test"):
+            parts = metrics[f"{split}/distortion"] + metrics[f"{split}/rate_prior"]
+            assert metrics[f"{split}/bits_per_dim"] == pytest.approx(parts)
+            assert {f"{split}/rate_unigram", f"{split}/rate_uniform"} <= set(metrics)
+        client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
+        artifacts = {a.path for a in client.list_artifacts(trial.info.run_id)}
+        picture = {"prior": "samples.png", "hierarchy": "reconstructions.png"}[name]
+        assert {picture, f"test_{picture}"} <= artifacts
+        weights = {a.path for a in client.list_artifacts(trial.info.run_id, "checkpoint/first")}
+        assert weights == {"checkpoint/first/experiment.json", "checkpoint/first/model.safetensors"}
+    assert len([path for path in (tracked / "data" / ".codes").iterdir() if path.is_dir()]) == 1

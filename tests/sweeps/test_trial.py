@@ -53,14 +53,16 @@ def test_a_trial_leaves_its_last_and_best_checkpoint_and_a_picture(plan: Plan, t
     assert (tmp_path / "000" / "reconstructions.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_continued_trial_tells_its_checkpoint_again_and_then_the_same_numbers(plan: Plan, tmp_path: Path) -> None:
+def test_a_continued_trial_tells_its_reports_again_and_then_the_same_numbers(plan: Plan, tmp_path: Path) -> None:
     whole = results(actor_of(plan, tmp_path / "whole"))
     broken = actor_of(plan, tmp_path / "broken")
     for _ in range(4):
         broken.step()
+    del broken
     continued = results(actor_of(plan, tmp_path / "broken"))
-    assert [r["images_seen"] for r in continued] == [r["images_seen"] for r in whole[3:]]
-    assert [figures(r) for r in continued] == [figures(r) for r in whole[3:]]
+    assert [r["images_seen"] for r in continued] == [r["images_seen"] for r in whole]
+    assert [figures(r) for r in continued] == [figures(r) for r in whole]
+    assert [r.get("notes") for r in continued[:2]] == [["continues at 120 images"], None]
 
 
 def test_an_actor_takes_the_next_trial_and_nothing_of_the_last(plan: Plan, tmp_path: Path) -> None:
@@ -85,11 +87,13 @@ def test_a_trial_that_is_asked_to_stop_saves_at_any_step_and_goes_on_to_the_same
         patch.setattr("sweeps._trial.StopFile.__call__", lambda self, seen: seen == 80)  # between 60 and 90
         stopped = actor_of(plan, tmp_path / "sweep" / "trials" / "stopped")
         told = [stopped.step() for _ in range(4)]
+    del stopped
     assert [result.get("images_seen") for result in told] == [30, 60, 80, None]
     assert all(result["interrupted"] and not result["done"] for result in told[2:])
     continued = results(actor_of(plan, tmp_path / "sweep" / "trials" / "stopped"))
-    assert [result["images_seen"] for result in continued] == [60, *range(90, 271, 30)]
-    assert [figures(r) for r in continued] == [figures(r) for r in whole[1:]]
+    assert [result["images_seen"] for result in continued] == list(range(30, 271, 30))
+    assert continued[0]["notes"] == ["continues at 80 images"]
+    assert [figures(r) for r in continued] == [figures(r) for r in whole]
 
 
 def test_the_stop_file_is_looked_for_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,91 @@
+"""A puzzle that is measured and not swept: its cases go into the tracker as runs of one parent, as a sweep's do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeps._events import code_tags, command, hardware
+from sweeps._journal import Journal
+from sweeps._plan import absolute_sqlite
+from sweeps._settings import DEFAULT_TRACKER
+from sweeps._tracker import SWEEP, Tracker, check
+from vqvae_core.config import DataConfig
+from vqvae_core.overrides import OneLineParser, fail
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing that was measured."""
+
+    name: str
+    settings: Mapping[str, object]
+    metrics: Mapping[str, float]
+    seed: int = 0
+    pictures: Sequence[Path] = field(default=())
+
+
+def options(name: str, doc: str | None, dataset: str, images: int = 0) -> argparse.Namespace:
+    """The command line of such a puzzle: which images, from where, and how many to train on where it trains."""
+    parser = OneLineParser(
+        f"sweeps/puzzles/{name}.py",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dataset", default=dataset, metavar="NAME", help=f"data set ({dataset})")
+    parser.add_argument("--data-source", metavar="DIR", help="folder of parquet files in the hub's layout")
+    if images:
+        parser.add_argument("--images", type=int, default=images, metavar="N", help=f"to train on ({images})")
+    return parser.parse_args()
+
+
+def data_config(chosen: argparse.Namespace) -> DataConfig:
+    """The images that the command line means; a mistake in it is one line and exit status 2."""
+    root = os.environ.get("VQSWEEP_DATA", "data")
+    try:
+        check(tracking_uri())
+        return DataConfig(chosen.dataset, root, chosen.data_source)
+    except ValueError as error:
+        fail(str(error))
+
+
+def tracking_uri() -> str:
+    """The tracker that runs are told to."""
+    return absolute_sqlite(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER)
+
+
+def record(
+    name: str, question: str, dataset: str, cases: Sequence[Case], tags: Mapping[str, str] | None = None
+) -> None:
+    """Tell the tracker; each call is a sweep of its own, of which the newest counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        tracker = Tracker(tracking_uri(), f"{dataset}/{name}", f"{name}-{uuid.uuid4().hex[:8]}", journal)
+        tracker.start()
+        own = {"stage": "sweep", "question": question, "command": command(), "hardware": hardware(), **code_tags()}
+        own["mlflow.note.content"] = f"{question}\n\n    {command()}"
+        journal.add("start", SWEEP, name=name, tags=own | dict(tags or {}), params={"data.name": dataset})
+        for case in cases:
+            told = {"stage": "fixed", "seed": str(case.seed), **code_tags()}
+            params = {"data.name": dataset, **case.settings}
+            journal.add("start", case.name, name=case.name, parent=SWEEP, tags=told, params=params)
+            journal.add("extra", case.name, step=0, metrics=dict(case.metrics))
+            for path in case.pictures:
+                journal.add("artifact", case.name, path=str(path))
+            ended = {"status.reason": "measured", "trial.state": "complete"}
+            journal.add("end", case.name, state="complete", tags=ended)
+        journal.add("end", SWEEP, state="complete", tags={"status.reason": f"{len(cases)} cases measured"})
+        kept = tracker.close()
+        journal.close()
+    if kept or tracker.refused:
+        fail(f"the tracker {tracking_uri()} did not take it: {tracker.trouble or tracker.refused[0]}")
+    for case in cases:
+        figures = "  ".join(f"{key} {value:.5g}" for key, value in case.metrics.items())
+        print(f"{case.name:24} {figures}")
+    print("the verdict: python analysis/puzzles.py")
