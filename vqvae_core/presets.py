@@ -122,7 +122,7 @@ def mini_imagenet_hierarchy() -> Experiment:
 
 
 def boxing_hierarchy() -> Experiment:
-    """21 x 21 codes to three, as the report has it; it loses the players."""
+    """21 x 21 codes to three, as the report has it; it loses where the players are."""
     return _hierarchy(DataConfig("boxing"))
 
 
@@ -179,7 +179,7 @@ _VQVAES = (digits_vqvae, mnist_vqvae, fashion_mnist_vqvae, cifar10_vqvae, mini_i
 
 
 def position_by_position(report: Callable[[], Experiment]) -> Experiment:
-    """A second VQ-VAE that could keep what moves, beside the report's; ``results/priors.json``: so far it has not.
+    """A second VQ-VAE meant to keep what moves where it is; ``results/priors.json``: so far it does not.
 
     Twelve codes of the encoder's map position by position, codebooks that stay alive, and a decoder that is told at
     each position what is there; the decoder's own size is the report's.
