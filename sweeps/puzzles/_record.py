@@ -7,7 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeps._events import code_tags, command, hardware
@@ -15,8 +15,11 @@ from sweeps._journal import Journal
 from sweeps._plan import absolute_sqlite
 from sweeps._settings import DEFAULT_TRACKER
 from sweeps._tracker import SWEEP, Tracker, check
+from vqvae_core.checkpoint import Checkpoint, read
 from vqvae_core.config import DataConfig
+from vqvae_core.data import Dataset, prepare
 from vqvae_core.overrides import OneLineParser, fail
+from vqvae_core.second_stage import find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,35 @@ def options(name: str, doc: str | None, dataset: str, images: int = 0) -> argpar
     if images:
         parser.add_argument("--images", type=int, default=images, metavar="N", help=f"to train on ({images})")
     return parser.parse_args()
+
+
+def checkpoint_options(name: str, doc: str | None, usual: str) -> argparse.Namespace:
+    """The command line of a puzzle that looks at trained models."""
+    parser = OneLineParser(
+        f"sweeps/puzzles/{name}.py",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--checkpoint", action="append", metavar="PATH", help=f"a run, a sweep or a checkpoint's folder ({usual})"
+    )
+    chosen = parser.parse_args()
+    chosen.checkpoint = chosen.checkpoint or [usual]
+    return chosen
+
+
+def opened(where: str) -> tuple[Checkpoint, Dataset]:
+    """A checkpoint and its images; a mistake in the command line is one line and exit status 2."""
+    try:
+        check(tracking_uri())
+        checkpoint = read(find_checkpoint(where, "--checkpoint"))
+        data = checkpoint.experiment.data
+        if "VQSWEEP_DATA" in os.environ:
+            data = replace(data, root=os.environ["VQSWEEP_DATA"])
+        return checkpoint, prepare(data)
+    except ValueError as error:
+        fail(str(error))
 
 
 def data_config(chosen: argparse.Namespace) -> DataConfig:
