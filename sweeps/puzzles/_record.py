@@ -45,6 +45,7 @@ def options(name: str, doc: str | None, dataset: str, images: int = 0) -> argpar
     parser.add_argument("--data-source", metavar="DIR", help="folder of parquet files in the hub's layout")
     if images:
         parser.add_argument("--images", type=int, default=images, metavar="N", help=f"to train on ({images})")
+        parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each case (3)")
     return parser.parse_args()
 
 
