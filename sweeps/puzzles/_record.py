@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from sweeps._tracker import SWEEP, Tracker, check
 from vqvae_core.checkpoint import Checkpoint, read
 from vqvae_core.config import DataConfig
 from vqvae_core.data import Dataset, prepare
-from vqvae_core.overrides import OneLineParser, fail
-from vqvae_core.second_stage import find_checkpoint
+from vqvae_core.files import write_whole
+from vqvae_core.overrides import OneLineParser, code_version, fail
+from vqvae_core.second_stage import find_checkpoint, runs_folder
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,19 @@ def data_config(chosen: argparse.Namespace) -> DataConfig:
 def tracking_uri() -> str:
     """The tracker that runs are told to."""
     return absolute_sqlite(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER)
+
+
+def once(name: str, key: str, measure: Callable[[], Case]) -> Case:
+    """A case that takes long: measured once, and read from disk by the same command again."""
+    folder = runs_folder() / name
+    path = folder / f"{key}-{code_version()}.json"
+    if path.exists():
+        return Case(**json.loads(path.read_text()))
+    case = measure()
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"name": case.name, "settings": dict(case.settings), "metrics": dict(case.metrics), "seed": case.seed}
+    write_whole(path, json.dumps(content))
+    return case
 
 
 def record(

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from sweeps.puzzles._record import Case, data_config, kept, options, record
+from sweeps.puzzles._record import Case, data_config, once, options, record
 from vqvae_core import convolutions
 from vqvae_core.batches import Images
 from vqvae_core.config import DataConfig, Experiment, TrainConfig, VQVAEConfig
@@ -115,7 +115,7 @@ def main() -> None:
         for batch_norm, in_place in product((False, True), repeat=2):
             experiment = experiment_of(data, batch_norm, chosen.images, seed)
             key = f"{chosen.dataset}-{chosen.images}-{'batch_norm' if batch_norm else 'none'}-{in_place}-{seed}"
-            cases.append(kept("puzzle_in_place", key, partial(case, dataset, experiment, in_place)))
+            cases.append(once("puzzle_in_place", key, partial(case, dataset, experiment, in_place)))
     record("puzzle_in_place", QUESTION, chosen.dataset, cases)
 
 
