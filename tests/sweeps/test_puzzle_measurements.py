@@ -52,7 +52,7 @@ def test_a_code_below_zero_is_seen_by_our_decoder_and_not_by_the_reports() -> No
     assert 0 < ours["codes/not_positive"] == theirs["codes/not_positive"] < 1
     assert theirs["codes/not_positive_without_gradient"] == 1
     assert theirs["codes/rectified_changes_output"] == 0 < ours["codes/rectified_changes_output"]
-    assert ours["codes/not_positive_without_gradient"] < 0.5
+    assert ours["codes/not_positive_without_gradient"] < 1
 
 
 def test_all_ways_to_search_find_the_same_codes() -> None:
