@@ -192,6 +192,10 @@ def in_place(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
     plain, rewritten = arms["ours_none"], arms["in_place_none"]
     below, unseen = "codes/not_positive", "fresh/codes/not_positive_without_gradient"
     gaps = {kind: difference(arms, f"in_place_{kind}", f"ours_{kind}") for kind in ("none", "batch_norm")}
+    stuck = {
+        name: [run.metrics["valid/mse"] > 0.9 * run.metrics["black/mse"] for run in runs]
+        for name, runs in (("with it", rewritten), ("without it", plain))
+    }
     exact = min(values(rewritten, unseen)) == 1 and max(values(rewritten, "fresh/codes/rectified_changes_output")) == 0
     answer = (
         "It hides from the decoder whatever a code has below zero, and stops the reconstruction's gradient there"
@@ -205,6 +209,10 @@ def in_place(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         f"{mean(rewritten, unseen):.0%} have no gradient with it, {mean(plain, unseen):.0%} without",
         f"after training {mean(rewritten, below):.0%} are not positive with it, {mean(plain, below):.0%} without",
     ]
+    evidence.append(
+        "without batch normalisation, runs that end at the all-black image: "
+        + ", ".join(f"{sum(own)} of {len(own)} {name}" for name, own in stuck.items())
+    )
     evidence += [
         f"{'with' if kind == 'batch_norm' else 'without'} batch normalisation: {gap} bits/dim more with it; by seed "
         + ", ".join(f"{value:.3f}" for value in values(arms[f"in_place_{kind}"]))
