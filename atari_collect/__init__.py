@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atari_collect.games import find_game
+from atari_collect.games import find_game, near_games
 
-__all__ = ["ensure", "find_game", "folder_name"]
+__all__ = ["check", "ensure", "find_game", "folder_name", "near_games"]
+
+
+def check(name: str, frames: int) -> None:
+    """``ValueError`` for what ``ensure`` would refuse before it plays: no such game, too few frames, no ale-py."""
+    from atari_collect import dataset
+
+    dataset.make_recipe(name, frames)
 
 
 def ensure(name: str, root: Path, frames: int, actors: int | None = None) -> Path:

@@ -53,12 +53,17 @@ def find_game(name: str) -> str | None:
     return game_id(rom) if rom else None
 
 
+def near_games(name: str) -> list[str]:
+    """Up to three games of similar names, the most similar first."""
+    return [game_id(_BY_LETTERS[near]) for near in difflib.get_close_matches(_letters(name), _BY_LETTERS, 3, 0.5)]
+
+
 def rom_name(name: str) -> str:
     """Any of a game's names -> ``space_invaders``; ``ValueError`` names the nearest games."""
     rom = _BY_LETTERS.get(_letters(name))
     if rom is None:
-        near = difflib.get_close_matches(_letters(name), _BY_LETTERS, 3, 0.5)
-        hint = "did you mean " + " or ".join(game_id(_BY_LETTERS[n]) for n in near) + "?" if near else "see --help"
+        near = near_games(name)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see --help"
         raise ValueError(f"{name!r} is not an Atari game that ale-py bundles; {hint}")
     return rom
 

@@ -19,6 +19,7 @@ from sweeps._plan import short
 from sweeps._ranking import half_width, replicated
 from vqvae_core.checkpoint import MANIFEST, TRAINING, Checkpoint
 from vqvae_core.config import Experiment
+from vqvae_core.data.prepare import folder_of
 from vqvae_core.files import whole_folder
 from vqvae_core.overrides import flatten, run_key
 from vqvae_core.pictures import save_picture
@@ -125,7 +126,7 @@ def export(past: Past, row: Row, to: Path | None) -> str:
                 shutil.copyfile(picture, temporary / picture.name)
             if not pictures:  # of a trial that another machine has drawn where we cannot see it
                 data = checkpoint.experiment.data
-                images = images_on_this_node(Path(data.root) / data.name, data, past.fingerprint)
+                images = images_on_this_node(folder_of(data), data, past.fingerprint)
                 save_picture(checkpoint.model(), images, "valid", temporary)
             names = sorted(path.name for path in temporary.iterdir())
     except OSError as error:

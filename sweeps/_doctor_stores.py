@@ -64,7 +64,7 @@ def advice_for(reason: str) -> str:
         return "mlflow server --allowed-hosts HOST,HOST:PORT"
     if "schema" in reason.lower():
         return "mlflow db upgrade URI, after a copy of the database was made"
-    if "psycopg2" in reason or "No module named" in reason:
+    if "No module named 'psycopg" in reason:
         return "pip install 'vqsweep[postgres]'"
     return ""
 

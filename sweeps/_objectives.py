@@ -10,9 +10,15 @@ OBJECTIVES = {
     "bits_per_dim": "valid/bits_per_dim",
     "parameters": "train/parameters",
     "seconds": "train/seconds",
+    "foreground": "valid/second_foreground_error",  # of second VQ-VAEs alone
 }
 FIRST = "bits_per_dim"
-LABELS = {"bits_per_dim": "bits/dim", "parameters": "parameters", "seconds": "seconds"}
+LABELS = {
+    "bits_per_dim": "bits/dim",
+    "parameters": "parameters",
+    "seconds": "seconds",
+    "foreground": "foreground error",
+}
 
 
 def checked(names: Sequence[str]) -> tuple[str, ...]:

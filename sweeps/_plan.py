@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import atari_collect
 from sweeps._cluster import Cluster, find
 from sweeps._health import NO_LIMITS, Limits
 from sweeps._images import game_of
@@ -178,9 +179,16 @@ def check_dataset(base: Experiment) -> None:
     data = base.data
     if (folder_of(data) / "dataset.json").exists():
         return
-    if data.source is None and (data.name in KNOWN or game_of(data.name)):
-        return  # to be downloaded, or to be collected
-    find_source(data)
+    if data.source is None and data.name in KNOWN:
+        return  # to be downloaded
+    if data.source is None and game_of(data.name):
+        atari_collect.check(data.name, data.frames)
+        return
+    try:
+        find_source(data)
+    except ValueError as error:
+        near = [] if data.source else atari_collect.near_games(data.name)
+        raise ValueError(f"{error}; games of similar names: {', '.join(near)}" if near else str(error)) from None
 
 
 def share_out(plan: Plan, settings: Settings) -> Plan:

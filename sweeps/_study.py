@@ -2,25 +2,75 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
+import sys
+import time
 import uuid
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from sweeps._objectives import LABELS
 from sweeps._plan import Plan
 from vqvae_core.overrides import difference
 
+PATIENCE = 900.0  # seconds for a database that is locked or away
+
+
+class PatientStorage(RDBStorage):
+    """A database that may be locked or away for a while: whoever asks it waits, and training goes on meanwhile.
+
+    Raises ``ValueError`` when it has not come back after ``PATIENCE``, ``OSError`` when its disk is full.
+    """
+
+
+def patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the storage, each of which is one transaction, tried until the database takes it."""
+
+    @functools.wraps(method)
+    def call(self: RDBStorage, *args: Any, **kwargs: Any) -> Any:
+        began, told = time.monotonic(), False
+        where = self.engine.url.render_as_string()  # without the password
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except StorageInternalError as error:
+                cause = error.__cause__
+                if not isinstance(cause, OperationalError | InterfaceError):
+                    raise
+                reason = str(cause.orig).splitlines()[0]
+                if "is full" in reason:
+                    raise OSError(errno.ENOSPC, reason, where) from None
+                if time.monotonic() - began > PATIENCE:
+                    raise ValueError(f"the study in {where} cannot be reached ({reason})") from None
+                if not told:
+                    print(f"warning: the study in {where} cannot be reached ({reason}); waiting", file=sys.stderr)
+                told = True
+                time.sleep(1)
+
+    return call
+
+
+for _name in (*BaseStorage.__abstractmethods__, "_create_new_trial", "_get_trials", "_set_trial_param"):
+    setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))
+
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
     """The database of all studies; several drivers may write it at once. ``ValueError`` when it cannot be opened."""
     try:
-        if url.startswith("sqlite:"):
-            return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        return optuna.storages.get_storage(url)
+        # A short time-out, for sqlite does not look at signals while it waits; and a look whether the server still
+        # knows a connection before it is used.
+        sqlite = url.startswith("sqlite:")
+        return PatientStorage(url, {"connect_args": {"timeout": 5}} if sqlite else {"pool_pre_ping": True})
     except Exception as error:  # a driver that is not installed, a server that is away, a folder that is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"--storage is {url!r}, which cannot be opened ({reason})") from None

@@ -26,6 +26,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+PATIENCE = 60.0  # seconds for a tracker that does not answer as a sweep begins or ends
+TRIES = 5  # of what a tracker calls a bad request, before it is believed
+
 SWEEP = "sweep"  # the journal's name for the parent run
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "stopped": "KILLED"}
 
@@ -78,17 +81,29 @@ class Tracker:
         self.refused: list[str] = []  # events that it will never take
         self._runs: dict[str, str] = {}  # journal's name -> MLflow run id
         self._experiment_id = ""
+        self._tries = 0  # of the event that is to be told next
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
 
     def start(self) -> None:
-        """Create database and experiment, before any worker can race for them, and begin to tell."""
-        self._client = _client(self.uri)
-        self._experiment_id = self._find_experiment()
-        self._find_runs()
+        """Create database and experiment, before any worker can race for them, and begin to tell.
+
+        Raises ``ValueError`` when the tracker does not answer within ``PATIENCE``.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                self._client = _client(self.uri)
+                self._experiment_id = self._find_experiment()
+                self._find_runs()
+                break
+            except Exception as error:  # locked, or just starting
+                if time.monotonic() - began > PATIENCE:
+                    raise ValueError(f"the tracking URI {self.uri} does not answer ({_first_line(error)})") from None
+                time.sleep(1)
         self._thread.start()
 
-    def close(self, patience: float = 60.0) -> int:
+    def close(self, patience: float = PATIENCE) -> int:
         """Tell the rest, for at most ``patience`` seconds; gives the number of events that stay in the journal."""
         self._closing.set()
         self.journal.grown.set()
@@ -149,10 +164,12 @@ class Tracker:
                     raise MlflowException("its run was refused", RESOURCE_DOES_NOT_EXIST)
                 self._tell(event)
             except MlflowException as error:
-                if not _is_final(error):
+                self._tries += 1
+                if not _is_final(error, self._tries):
                     raise
                 self.refused.append(f"{event['kind']} of {event['run']}: {_first_line(error)}")
             self.journal.told(position)
+            self._tries = 0
 
     def _tell(self, event: Event) -> None:
         run = event["run"]
@@ -238,13 +255,16 @@ def _client(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # of its troubles we tell ourselves
     return MlflowClient(uri)
 
 
-def _is_final(error: Any) -> bool:
+def _is_final(error: Any, tries: int) -> bool:
     """Whether the tracker understood and refused, so that asking again is of no use."""
-    return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
+    code = getattr(error, "error_code", "")
+    if code == "BAD_REQUEST":  # also what MLflow makes of some troubles of its database
+        return tries >= TRIES
+    return code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 
 
 def _first_line(error: Exception) -> str:

@@ -24,6 +24,7 @@ sweep = Sweep(
     name="hierarchy",
     question="What keeps the players: more codes, where the encoder and the decoder know they are, or the loss?",
     model="hierarchy",
+    objectives=("bits_per_dim", "foreground"),
     space={
         "model.codes": choice(3, 6, 12),
         "model.pooling": choice("average", "positions"),

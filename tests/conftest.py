@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_up import made_up_images, png, write_made_up, write_parquet
+from made_up import TINY_MODELS, made_up_images, png, write_made_up, write_parquet
 
 from vqvae_core.config import DataConfig, Experiment
 from vqvae_core.data import Dataset, prepare
@@ -42,10 +42,14 @@ def made_up_rgb(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def tiny_on(made_up: Dataset) -> Callable[..., Experiment]:
-    """``tiny()`` on the made-up images, with dotted fields changed: ``tiny_on(**{"model.beta": 2})``."""
+    """``tiny()`` on the made-up images, with dotted fields changed: ``tiny_on(**{"model.beta": 2})``.
+
+    ``{"model.type": "vae"}`` is another model of its size.
+    """
 
     def build(dataset: Dataset = made_up, **overrides: Any) -> Experiment:
-        base = tiny()
+        base, kind = tiny(), overrides.pop("model.type", "vqvae")
+        base = base if kind == "vqvae" else replace(base, model=TINY_MODELS[kind])
         data = replace(base.data, name=dataset.name, root=str(dataset.folder.parent))
         small = {"train.images": 48, "train.eval_every": 16, "train.calibration_images": 32, "train.eval_batch": 8}
         return with_overrides(replace(base, data=data), small | overrides)

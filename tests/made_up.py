@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vqvae_core.config import DVAEConfig, ModelConfig, VAEConfig, VIMCOConfig
 from vqvae_core.data import Dataset, dataset_writer, open_dataset
+
+# What ``tiny()`` is among VQ-VAEs, of every other model of images.
+TINY_MODELS: dict[str, ModelConfig] = {
+    "vae": VAEConfig(hidden=8, residual_blocks=1, latent_dim=3),
+    "vimco": VIMCOConfig(hidden=8, residual_blocks=1, num_codes=16, code_dim=4, samples=3, likelihood="mixture"),
+    "dvae": DVAEConfig(hidden=8, residual_blocks=1, num_codes=16, code_dim=4, likelihood="mixture"),
+}
 
 # Of what a run reports, the part that a clock decides.
 TIMED = {"train/images_per_sec", "train/seconds"}

@@ -18,6 +18,7 @@ from vqvae_core.batches import Images
 from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset
 from vqvae_core.hardware import choose_device, choose_precision
+from vqvae_core.posterior import Certain
 from vqvae_core.train import Diverged, Report, fit
 from vqvae_core.vqvae import VQVAE, Output
 
@@ -38,6 +39,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clipped": {"train.grad_clip": 0.01},
     "bfloat16": {"train.precision": "bfloat16"},
     "odd batch": {"train.batch_size": 9, "train.eval_every": 20},
+    "softmax": {"model.likelihood": "categorical"},
+    "scale": {"model.scale": "channel"},
+    "residual": {"model.codes_per_position": 2, "model.residual": True, "model.quantizer": "ema"},
+    "vit-vqgan": {"model.normalize": True, "model.projected_dim": 2},
+    "fsq": {"model.quantizer": "fsq", "model.fsq_levels": "4,2,2"},
+    "vae": {"model.type": "vae"},
+    "vae map": {"model.type": "vae", "model.latent_map": True, "model.likelihood": "mixture"},
+    "vimco": {"model.type": "vimco"},
+    "vimco in parts": {"model.type": "vimco", "model.samples_at_once": 1, "train.accumulate": 2},
+    "dvae": {"model.type": "dvae", "model.codes_per_position": 2},
+    "dvae hard": {"model.type": "dvae", "model.straight_through": True},
 }
 
 
@@ -147,7 +159,9 @@ class TestContinuing:
             for ours, theirs in zip(whole[stop:], continued, strict=True):
                 assert_same_report(ours, theirs)
 
-    @pytest.mark.parametrize("variant", ["gradient", "ema restart", "batch norm", "accumulate", "kmeans"])
+    @pytest.mark.parametrize(
+        "variant", ["gradient", "ema restart", "batch norm", "accumulate", "kmeans", "vimco", "dvae"]
+    )
     def test_from_an_interruption_at_any_step_equals_not_stopping(
         self, tiny_on: TinyOn, made_up: Dataset, variant: str
     ) -> None:
@@ -249,13 +263,18 @@ class TestSteps:
         self, tiny_on: TinyOn, made_up: Dataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         modes: list[tuple[bool, bool]] = []
-        forward = VQVAE.forward
+        forward, posterior = VQVAE.forward, VQVAE.posterior
 
-        def noting(self: VQVAE, images: Tensor) -> Output:
+        def training(self: VQVAE, images: Tensor) -> Output:
             modes.append((self.training, torch.is_grad_enabled()))
             return forward(self, images)
 
-        monkeypatch.setattr(VQVAE, "forward", noting)
+        def evaluating(self: VQVAE, images: Tensor) -> Certain:
+            modes.append((self.training, torch.is_grad_enabled()))
+            return posterior(self, images)
+
+        monkeypatch.setattr(VQVAE, "forward", training)
+        monkeypatch.setattr(VQVAE, "posterior", evaluating)
         list(fit(tiny_on(**{"train.images": 32}), dataset=made_up))
         # A step, 32 / 8 calibration batches, 21 / 8 validation batches; and again.
         assert [mode for mode, _ in itertools.groupby(modes)] == [(True, True), (False, False)] * 2

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from made_up import TINY_MODELS
 from stages import KINDS, second
 from torch import nn
 
@@ -36,6 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.restart_below": 0.5,
         "model.ema_decay": 0.5,
     },
+    "vit-vqgan": {"model.normalize": True, "model.projected_dim": 2},
+    "residual": {"model.residual": True, "model.codes_per_position": 2, "model.quantizer": "ema"},
+    "mixture": {"model.likelihood": "mixture"},
+    "vae": {"model.type": "vae"},
+    "vimco": {"model.type": "vimco"},
+    "dvae": {"model.type": "dvae"},
 }
 PARTS = (1, 2)
 
@@ -45,7 +52,9 @@ def trained(folder: Path, variant: str, parts: int, state: dict[str, Any] | None
     small = {"train.images": 48, "train.eval_every": 16, "train.calibration_images": 32, "train.eval_batch": 8}
     overrides = small | {"train.lr": 1e-4, "train.accumulate": parts, "train.precision": "float32"} | VARIANTS[variant]
     dataset = open_dataset(folder / "made_up")
-    reports = list(fit(with_overrides(tiny(), overrides), state, dataset))
+    kind = overrides.pop("model.type", "vqvae")
+    base = tiny() if kind == "vqvae" else replace(tiny(), model=TINY_MODELS[kind])
+    reports = list(fit(with_overrides(base, overrides), state, dataset))
     return {
         "metrics": [report.metrics for report in reports],
         "weights": reports[-1].state["model"],

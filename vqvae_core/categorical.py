@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vqvae_core.config import CategoricalConfig
 from vqvae_core.image_model import ImageModel
+from vqvae_core.likelihood import at_least_float32
 from vqvae_core.posterior import Categorical
 
 
@@ -18,14 +19,19 @@ class CategoricalModel(ImageModel):
     num_codes: int
 
     def __init__(self, config: CategoricalConfig, shape: tuple[int, int, int]) -> None:
-        G, K, D = config.codes_per_position, config.num_codes, config.code_dim
-        super().__init__(config, shape, G * K, G * D)
-        self.latent_shape, self.num_codes = (G, *self.map_shape), K
+        G = config.codes_per_position
+        super().__init__(config, shape, G * config.num_codes, G * config.code_dim)
+        self.num_codes = config.num_codes
+
+    def build_latent(self) -> None:
+        """The table of the codes' vectors."""
+        G, K, D = self.config.codes_per_position, self.config.num_codes, self.config.code_dim
+        self.latent_shape = (G, *self.map_shape)
         self.table = nn.Parameter(torch.randn(G, K, D))
 
     def log_probs(self, images: Tensor) -> Tensor:
-        """log q(z | x): (B, G, h, w, K) float32."""
-        logits = self.encoder(images).float().unflatten(1, (-1, self.num_codes))  # B G K h w
+        """log q(z | x): (B, G, h, w, K), at least in float32."""
+        logits = at_least_float32(self.encoder(images)).unflatten(1, (-1, self.num_codes))  # B G K h w
         return logits.permute(0, 1, 3, 4, 2).log_softmax(-1)
 
     def posterior(self, images: Tensor) -> Categorical:

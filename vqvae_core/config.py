@@ -108,7 +108,10 @@ class DataConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not DATA_NAME.fullmatch(self.name):
-            raise ValueError(f"data.name is {self.name!r}; allowed are letters, digits, '_', '-' and '.'")
+            hint = "; a folder of images gets a name by: python -m vqvae_core.data import DIR --name NAME"
+            raise ValueError(
+                f"data.name is {self.name!r}; allowed are letters, digits, '_', '-' and '.'{hint * ('/' in self.name)}"
+            )
         if self.size % 4:
             raise ValueError(
                 f"data.size is {self.size}; allowed is 0 or a multiple of 4, the factor by which the encoder shrinks"

@@ -13,10 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_core.config import ImageModelConfig
-from vqvae_core.likelihood import HALF_RANGE, LEVELS, LOG_MASS, logistic_log_mass, to_levels, to_unit
+from vqvae_core.likelihood import (
+    HALF_RANGE,
+    LEVELS,
+    LOG_MASS,
+    at_least_float32,
+    logistic_log_mass,
+    to_levels,
+    to_unit,
+)
 
 FIRST_SCALE = 25.0  # grey levels, of a scale that is learned: about what a model that has just begun is wrong by
-LEAST_LOG_SCALE = -2.5  # of a mixture's components: sharper says no more of an integer, and its gradient explodes
+# Of a mixture's components: sharper says no more of an integer, wider is even already; beyond, gradients explode.
+LOG_SCALES = (-2.5, 7.0)
 
 
 class Head(nn.Module, ABC):
@@ -53,7 +62,7 @@ class MeanHead(Head):
             self.log_scale = nn.Parameter(torch.full((count, 1, 1), math.log(FIRST_SCALE)))
 
     def mean(self, raw: Tensor) -> Tensor:
-        return raw.float()
+        return at_least_float32(raw)
 
     def log_mass(self, raw: Tensor, levels: Tensor, log_scale: float | None = None) -> Tensor:
         assert (log_scale is None) != self.fitted
@@ -76,8 +85,8 @@ class CategoricalHead(Head):
         self.channels = channels * LEVELS
 
     def mean(self, raw: Tensor) -> Tensor:
-        levels = torch.arange(LEVELS, dtype=torch.float32, device=raw.device)
-        return to_unit(torch.einsum("bclhw,l->bchw", self._logits(raw).softmax(2), levels))
+        shares = self._logits(raw).softmax(2)
+        return to_unit(torch.einsum("bclhw,l->bchw", shares, torch.arange(LEVELS).to(shares)))
 
     def log_mass(self, raw: Tensor, levels: Tensor, log_scale: float | None = None) -> Tensor:
         logits = self._logits(raw)
@@ -85,7 +94,7 @@ class CategoricalHead(Head):
 
     @staticmethod
     def _logits(raw: Tensor) -> Tensor:
-        return raw.float().unflatten(1, (-1, LEVELS))  # B C 256 H W
+        return at_least_float32(raw).unflatten(1, (-1, LEVELS))  # B C 256 H W
 
 
 class MixtureHead(Head):
@@ -110,9 +119,9 @@ class MixtureHead(Head):
 
     def _components(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the weights, means and log scales in grey levels, each (B, C, components, H, W)."""
-        weights, means, log_scales = raw.float().unflatten(1, (-1, 3, self.components)).unbind(2)
+        weights, means, log_scales = at_least_float32(raw).unflatten(1, (-1, 3, self.components)).unbind(2)
         means = to_levels(means + self.first_means)
-        return weights, means, (log_scales + math.log(HALF_RANGE / 10)).clamp(min=LEAST_LOG_SCALE)
+        return weights, means, (log_scales + math.log(HALF_RANGE / 10)).clamp(*LOG_SCALES)
 
 
 def head(config: ImageModelConfig, channels: int) -> Head:

@@ -39,7 +39,7 @@ class Hierarchy(Trainable):
         self.__dict__["first"] = first  # past torch, which would make its weights ours
         groups, height, width = first.latent_shape
         network = VQVAEConfig(hidden=config.hidden, residual_blocks=config.residual_blocks)  # of the first one's kind
-        halvings = min(2, int(math.log2(min(height, width))))  # the first one's two, as far as the map allows
+        halvings = min(2, min(height, width).bit_length() - 1)  # the first one's two, as far as the map allows
         self.embeddings = nn.ModuleList(nn.Embedding(first.num_codes, config.hidden) for _ in range(groups))
         self.encoder = nn.Sequential(
             *(

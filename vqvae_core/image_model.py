@@ -51,8 +51,14 @@ class ImageModel(Trainable):
         self.map_shape = (height // SHRINK, width // SHRINK)
         self.head = head(config, channels)
         bounded = config.output == "tanh" and isinstance(self.head, MeanHead)
+        # In the order in which an image passes them, which is that in which their weights are drawn.
         self.encoder = encoder(config, channels, encoder_channels)
+        self.build_latent()
         self.decoder = decoder(config, self.head.channels, decoder_channels, nn.Tanh() if bounded else nn.Identity())
+
+    @abstractmethod
+    def build_latent(self) -> None:
+        """Make what lies between encoder and decoder, and set ``latent_shape``."""
 
     @abstractmethod
     def posterior(self, images: Tensor) -> Posterior:

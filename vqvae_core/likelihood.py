@@ -24,13 +24,18 @@ def bits_per_dim(nats: float, dims: float) -> float:
 
 
 def to_unit(levels: Tensor) -> Tensor:
-    """Integer levels 0..255 -> float32 in [-1, 1]."""
-    return levels.float() / HALF_RANGE - 1
+    """Levels 0..255 -> [-1, 1], at least in float32."""
+    return at_least_float32(levels) / HALF_RANGE - 1
 
 
 def to_levels(unit: Tensor) -> Tensor:
-    """[-1, 1] -> 0..255, real-valued."""
-    return (unit.float() + 1) * HALF_RANGE
+    """[-1, 1] -> 0..255, real-valued, at least in float32."""
+    return (at_least_float32(unit) + 1) * HALF_RANGE
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Values as likelihoods need them: what autocast left in 16 bits in 32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def logistic_log_mass(levels: Tensor, mean: Tensor, log_scale: Tensor | float) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -146,7 +145,7 @@ def evaluate(model: Prior, codes: Codes, split: str, batch: int) -> dict[str, fl
         **metrics,
         "bits_per_dim": metrics["distortion"] + rate,
         "rate_prior": rate,
-        "bits_per_code": nats_sum / math.log(2) / (count * codes.first.model.num_latents),
+        "bits_per_code": bits_per_dim(nats_sum, count * codes.first.model.num_latents),
         "compression_uniform": 8 / metrics["rate_uniform"],
         "compression_prior": 8 / rate,
         "known_class": known / count,

@@ -87,11 +87,12 @@ class Projected(Quantizer):
     def forward(self, z: Tensor) -> Quantized:
         with torch.autocast(z.device.type, enabled=False):
             found: Quantized = self.inner(self.down(z.float()))
-            return replace(found, vectors=self.up(found.vectors))
+            return replace(found, vectors=self.up(found.vectors.contiguous()))
 
     def decode(self, indices: Tensor) -> Tensor:
         with torch.autocast(indices.device.type, enabled=False):
-            vectors: Tensor = self.up(self.inner.decode(indices))
+            # Contiguous, as there: a convolution rounds otherwise where memory is laid out otherwise.
+            vectors: Tensor = self.up(self.inner.decode(indices).contiguous())
             return vectors
 
     @torch.no_grad()

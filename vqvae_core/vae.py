@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vqvae_core.config import VAEConfig
 from vqvae_core.image_model import ImageModel, Output
+from vqvae_core.likelihood import at_least_float32
 from vqvae_core.posterior import Normal
 
 
@@ -18,22 +19,23 @@ class VAE(ImageModel):
     config: VAEConfig
 
     def __init__(self, config: VAEConfig, shape: tuple[int, int, int]) -> None:
-        L = config.latent_dim
-        if config.latent_map:
-            super().__init__(config, shape, 2 * L, L)
-            self.latent_shape = (L, *self.map_shape)
-        else:
-            super().__init__(config, shape, config.hidden, config.hidden)
-            self.latent_shape = (L,)
-            features = config.hidden * math.prod(self.map_shape)
-            self.to_latent, self.from_latent = nn.Linear(features, 2 * L), nn.Linear(L, features)
+        channels = config.latent_dim if config.latent_map else config.hidden
+        super().__init__(config, shape, 2 * channels if config.latent_map else channels, channels)
         self.noise = self.latent_shape
+
+    def build_latent(self) -> None:
+        """For a vector, linear layers from the encoder's map and to the decoder's; a map needs none."""
+        L = self.config.latent_dim
+        self.latent_shape = (L, *self.map_shape) if self.config.latent_map else (L,)
+        if not self.config.latent_map:
+            features = self.config.hidden * math.prod(self.map_shape)
+            self.to_latent, self.from_latent = nn.Linear(features, 2 * L), nn.Linear(L, features)
 
     def posterior(self, images: Tensor) -> Normal:
         features = self.encoder(images)
         if not self.config.latent_map:
             features = self.to_latent(features.relu().flatten(1))
-        mean, log_variance = features.float().chunk(2, 1)
+        mean, log_variance = at_least_float32(features).chunk(2, 1)
         return Normal(mean, log_variance)
 
     def embed(self, z: Tensor) -> Tensor:

@@ -34,9 +34,12 @@ class VQVAE(ImageModel):
 
     def __init__(self, config: VQVAEConfig, shape: tuple[int, int, int]) -> None:
         super().__init__(config, shape, config.latent_channels, config.latent_channels)
-        self.latent_shape = (config.codes_per_position, *self.map_shape)
         self.num_codes = config.num_codes
-        self.quantizer = quantizer(config)
+
+    def build_latent(self) -> None:
+        """The quantiser."""
+        self.latent_shape = (self.config.codes_per_position, *self.map_shape)
+        self.quantizer = quantizer(self.config)
 
     @property
     def num_latents(self) -> int:

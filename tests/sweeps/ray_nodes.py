@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,16 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from benchmarks._servers import PATIENCE, free_port
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-PATIENCE = 180.0  # seconds for a server to start on a busy machine
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def plain_environment(home: Path, **more: str) -> dict[str, str]:
@@ -32,17 +25,6 @@ def plain_environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     paths = {"PATH": f"{PROGRAMS}{os.pathsep}{kept.get('PATH', '')}", "PYTHONPATH": str(ROOT), "HOME": str(home)}
     return {**kept, **paths, "RAY_USAGE_STATS_ENABLED": "0", **more}
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until something listens at a port of this machine; ``AssertionError`` when its process ends before."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"nothing listens at {port}: {log.read_text()}")
 
 
 @contextmanager

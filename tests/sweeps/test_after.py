@@ -79,9 +79,9 @@ def finished(digits_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
                 break
         searcher.on_trial_complete(trial_id, flat(result))
     for spec in replicates(plan, study):
-        config = config_of(spec, plan)
+        config = config_of(spec.experiment, spec.folder, plan)
         list(train(*task_of(config), Path(config["folder"])))
-    best = min((t for t in study.get_trials() if t.value is not None), key=lambda t: t.value)
+    best = study.best_trial
     study.set_user_attr("tested", json.dumps({f"{best.number:03d}": {"test/bits_per_dim": 4.5}}))
     yield Finished(plan, places)
 

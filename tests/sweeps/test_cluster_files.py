@@ -208,7 +208,7 @@ def test_what_the_manifests_name_is_defined() -> None:
                     for host in re.findall(r"https?://([a-z-]+)", variable.get("value", "")):
                         assert host in services
     for url in (secrets["vqsweep-postgres"][name] for name in ("tracker", "storage")):
-        host, database = re.fullmatch(r"postgresql://vqsweep:.*@([a-z-]+)/([a-z]+)", url).groups()  # type: ignore[union-attr]
+        host, database = re.fullmatch(r"postgresql\+psycopg2://vqsweep:.*@([a-z-]+)/([a-z]+)", url).groups()  # type: ignore[union-attr]
         assert host in services
         assert f"CREATE DATABASE {database} " in (ROOT / "k8s" / "tracker.yaml").read_text()
 
