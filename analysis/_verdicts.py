@@ -64,11 +64,12 @@ def verdicts(uri: str, puzzles: Sequence[Puzzle]) -> dict[int, Verdict]:
         own = find_runs(uri, Query(tags={"sweep.id": parent.tags.get("sweep.id", ""), "stage": "fixed"}))
         arms = by_arm([run for run in own if run.status == "FINISHED"])
         failed = [run for run in own if run.status == "FAILED"]
+        over = [run.id for run in own if run.status in ("FINISHED", "FAILED")]
         try:
             finding = puzzle.read(arms, failed, partial(find_curves, uri))
         except (KeyError, IndexError, statistics.StatisticsError):  # runs of an older version, or not yet all
             continue
-        found[puzzle.number] = Verdict(puzzle, finding, [run.id for run in own], parent)
+        found[puzzle.number] = Verdict(puzzle, finding, over, parent)
     return found
 
 
