@@ -44,15 +44,16 @@ def test_blocks_are_the_reports_only_inside() -> None:
 
 def test_a_code_below_zero_is_seen_by_our_decoder_and_not_by_the_reports() -> None:
     images = to_unit(torch.tensor(made_up_images(8, (8, 8, 1))).permute(0, 3, 1, 2))
+    wide = VQVAEConfig(hidden=64, code_dim=64)  # as in the puzzle: its codes are small, so that blocks can lift them
     torch.manual_seed(0)
-    ours = looked_at(build(config(), (8, 8, 1)), images)
+    ours = looked_at(build(wide, (8, 8, 1)), images)
     with the_reports_blocks():
         torch.manual_seed(0)
-        theirs = looked_at(build(config(), (8, 8, 1)), images)
-    assert 0 < ours["codes/not_positive"] == theirs["codes/not_positive"] < 1
+        theirs = looked_at(build(wide, (8, 8, 1)), images)
+    assert all(0 < found["codes/not_positive"] < 1 for found in (ours, theirs))
     assert theirs["codes/not_positive_without_gradient"] == 1
     assert theirs["codes/rectified_changes_output"] == 0 < ours["codes/rectified_changes_output"]
-    assert ours["codes/not_positive_without_gradient"] < 1
+    assert ours["codes/not_positive_without_gradient"] < 0.8
 
 
 def test_all_ways_to_search_find_the_same_codes() -> None:
