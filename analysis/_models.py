@@ -13,7 +13,7 @@ from safetensors.torch import load
 
 from analysis.runs import Query, Run, find_runs, read_artifact, shown
 from vqvae_core.checkpoint import CONFIG, FIRST, MANIFEST, WEIGHTS, Damaged, read
-from vqvae_core.config import DataConfig, Experiment
+from vqvae_core.config import DataConfig, Experiment, SecondStageConfig
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.data.prepare import folder_of
 from vqvae_core.models import restore
@@ -61,10 +61,13 @@ def tracked(uri: str, run: Run) -> Found | None:
     first = [read_artifact(uri, run, f"checkpoint/{FIRST}/{name}") for name in (CONFIG, WEIGHTS)]
     if first[0] is not None and first[1] is not None:
         state[FIRST] = {"experiment": json.loads(first[0]), "model": load(first[1]), "shape": content["shape"]}
+    experiment = from_json(config.decode())
+    if isinstance(experiment.model, SecondStageConfig) and FIRST not in state:
+        return None
     height, width, channels = content["shape"]
     return Found(
         model=restore(state, (height, width, channels)),
-        experiment=from_json(config.decode()),
+        experiment=experiment,
         images_seen=content["images_seen"],
         metrics=content["metrics"],
         origin=f"run {run.id} ({run.experiment}, {run.name}) of {shown(uri)}",

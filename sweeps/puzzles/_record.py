@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sweeps._events import code_tags, command, hardware
@@ -15,8 +16,12 @@ from sweeps._journal import Journal
 from sweeps._plan import absolute_sqlite
 from sweeps._settings import DEFAULT_TRACKER
 from sweeps._tracker import SWEEP, Tracker, check
+from vqvae_core.checkpoint import Checkpoint, read
 from vqvae_core.config import DataConfig
-from vqvae_core.overrides import OneLineParser, fail
+from vqvae_core.data import Dataset, prepare
+from vqvae_core.files import write_whole
+from vqvae_core.overrides import OneLineParser, code_version, fail
+from vqvae_core.second_stage import find_checkpoint, runs_folder
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,37 @@ def options(name: str, doc: str | None, dataset: str, images: int = 0) -> argpar
     parser.add_argument("--data-source", metavar="DIR", help="folder of parquet files in the hub's layout")
     if images:
         parser.add_argument("--images", type=int, default=images, metavar="N", help=f"to train on ({images})")
+        parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of each case (3)")
     return parser.parse_args()
+
+
+def checkpoint_options(name: str, doc: str | None, usual: str) -> argparse.Namespace:
+    """The command line of a puzzle that looks at trained models."""
+    parser = OneLineParser(
+        f"sweeps/puzzles/{name}.py",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--checkpoint", action="append", metavar="PATH", help=f"a run, a sweep or a checkpoint's folder ({usual})"
+    )
+    chosen = parser.parse_args()
+    chosen.checkpoint = chosen.checkpoint or [usual]
+    return chosen
+
+
+def opened(where: str) -> tuple[Checkpoint, Dataset]:
+    """A checkpoint and its images; a mistake in the command line is one line and exit status 2."""
+    try:
+        check(tracking_uri())
+        checkpoint = read(find_checkpoint(where, "--checkpoint"))
+        data = checkpoint.experiment.data
+        if "VQSWEEP_DATA" in os.environ:
+            data = replace(data, root=os.environ["VQSWEEP_DATA"])
+        return checkpoint, prepare(data)
+    except ValueError as error:
+        fail(str(error))
 
 
 def data_config(chosen: argparse.Namespace) -> DataConfig:
@@ -58,6 +93,19 @@ def data_config(chosen: argparse.Namespace) -> DataConfig:
 def tracking_uri() -> str:
     """The tracker that runs are told to."""
     return absolute_sqlite(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER)
+
+
+def once(name: str, key: str, measure: Callable[[], Case]) -> Case:
+    """A case that takes long: measured once, and read from disk by the same command again."""
+    folder = runs_folder() / name
+    path = folder / f"{key}-{code_version()}.json"
+    if path.exists():
+        return Case(**json.loads(path.read_text()))
+    case = measure()
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"name": case.name, "settings": dict(case.settings), "metrics": dict(case.metrics), "seed": case.seed}
+    write_whole(path, json.dumps(content))
+    return case
 
 
 def record(

@@ -5,7 +5,7 @@ Asked:   by us: each residual block of github.com/ritheshkumar95/pytorch-vqvae (
          ReLU(True), which rewrites the block's input; the decoder's first block rewrites the codes themselves
 Guess:   what a code has below zero cannot be seen by the decoder, and no gradient of the reconstruction comes back
          through it; the model trains all the same, with fewer dimensions
-Scale:   exact for the gradient; trained on all of MNIST with 64 channels, D 64, 9,600 images, 3 seeds
+Scale:   exact for the gradient; trained on all of MNIST with 64 channels, D 64, 9,600 images, 3 seeds (--seeds)
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -21,7 +23,7 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor
 
-from sweeps.puzzles._record import Case, data_config, options, record
+from sweeps.puzzles._record import Case, data_config, once, options, record
 from vqvae_core import convolutions
 from vqvae_core.batches import Images
 from vqvae_core.config import DataConfig, Experiment, TrainConfig, VQVAEConfig
@@ -108,12 +110,12 @@ def main() -> None:
     data = data_config(chosen)
     dataset = prepare(data)
     torch.set_num_threads(1)
-    cases = [
-        case(dataset, experiment_of(data, batch_norm, chosen.images, seed), in_place)
-        for seed in range(3)
-        for batch_norm in (False, True)
-        for in_place in (False, True)
-    ]
+    cases = []
+    for seed in range(chosen.seeds):
+        for batch_norm, in_place in product((False, True), repeat=2):
+            experiment = experiment_of(data, batch_norm, chosen.images, seed)
+            key = f"{chosen.dataset}-{chosen.images}-{'batch_norm' if batch_norm else 'none'}-{in_place}-{seed}"
+            cases.append(once("puzzle_in_place", key, partial(case, dataset, experiment, in_place)))
     record("puzzle_in_place", QUESTION, chosen.dataset, cases)
 
 

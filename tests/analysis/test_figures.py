@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,21 @@ def test_graphs_show_what_the_tracker_holds(uri: str, tmp_path: Path) -> None:
 def test_a_checkpoint_can_be_named(uri: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     tables = draw(uri, tmp_path, "--figure", "11", "--checkpoint", str(checkpoints["vqvae"].parent))
     assert str(checkpoints["vqvae"].parent) in tables["figure-11-mnist"][0]["from"]
+
+
+def test_a_prior_that_left_no_first_stage_is_passed_over(
+    images: Dataset, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As older sweeps did: its weights alone make no image."""
+    alone = tmp_path / "alone"
+    shutil.copytree(checkpoints["prior"], alone)
+    shutil.rmtree(alone / "first")
+    writer = Writer(tmp_path)
+    params = flatten(read(checkpoints["prior"]).experiment)
+    writer.run("000", "FINISHED", {"stage": "search"}, params, [(32, measured(2.0, 1.0))], checkpoint=alone)
+    with pytest.raises(SystemExit) as caught:
+        main(["--tracking-uri", writer.save(), "--out", str(tmp_path / "out"), "--figure", "12", "--dataset", "mnist"])
+    assert caught.value.code == 1 and "there is no run of a prior on mnist yet" in capsys.readouterr().err
 
 
 def test_a_figure_without_its_run_says_which_command_makes_it(

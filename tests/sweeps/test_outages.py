@@ -125,6 +125,7 @@ class TestTracker:
         yield journal
         journal.close()
 
+    @pytest.mark.slow
     def test_that_is_locked_is_told_once_it_is_free(
         self, tracked: Path, journal: Journal, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -1,0 +1,300 @@
+"""The eight puzzles of the report, each with how its runs are read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from analysis._verdicts import BITS, Arms, Curves, Finding, Puzzle, difference, mean, of_all, values
+from analysis.runs import Run
+
+
+def batch_norm(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """1: does MNIST need it?"""
+    gap = difference(arms, "none", "batch_norm")
+    needed = gap.clear and gap.mean > 0
+    answer = (
+        "Yes: without it the model is worse."
+        if needed
+        else "No: without it the model is at least as good, unless blocks rewrite their input in place (puzzle 8)."
+    )
+    evidence = [f"bits/dim without minus with batch normalisation: {gap}"]
+    evidence += [
+        f"without, {name}: {mean(arms[arm]):.4f} bits/dim (with normalisation {mean(arms['batch_norm']):.4f})"
+        for arm, name in (
+            ("none_linear", "linear output"),
+            ("none_kmeans", "codebook by k-means"),
+            ("none_softmax", "256-way softmax"),
+        )
+    ]
+    return Finding(answer, evidence, BITS, of_all(arms))
+
+
+def frozen(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """2: is a random frozen codebook as good?"""
+    evidence, worse = [], []
+    for dim in (8, 256):
+        uniform = difference(arms, f"frozen_d{dim}", f"trained_d{dim}")
+        best = difference(arms, f"frozen_d{dim}", f"ema_kmeans_d{dim}")
+        evidence += [
+            f"D {dim}: frozen U(-1/K, 1/K) minus trained from the same start: {uniform} bits/dim",
+            f"D {dim}: frozen U(-1/K, 1/K) minus moving averages from k-means: {best} bits/dim",
+            f"D {dim}: perplexity {mean(arms[f'frozen_d{dim}'], 'valid/perplexity'):.1f} frozen, "
+            f"{mean(arms[f'trained_d{dim}'], 'valid/perplexity'):.1f} trained, "
+            f"{mean(arms[f'ema_kmeans_d{dim}'], 'valid/perplexity'):.1f} moving averages",
+        ]
+        worse.append(("as good as" if not (uniform.clear and uniform.mean > 0) else "worse than", dim))
+    words = "; ".join(f"at D {dim} {word} one trained from the same start" for word, dim in worse)
+    return Finding(f"A frozen random codebook is {words}.", evidence, BITS, of_all(arms))
+
+
+EPOCH = 1350  # training images of the digits
+RISE = 0.1  # bits/dim that a run ends above its own best, from which it may be called diverging
+
+
+def beta(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """3: does beta 0.25 diverge after 50 epochs?"""
+    evidence = []
+    for lr in ("0.0003", "0.001"):
+        gap = difference(arms, f"beta_0.25_lr_{lr}", f"beta_1.0_lr_{lr}")
+        evidence.append(f"lr {lr}: bits/dim at beta 0.25 minus at beta 1: {gap}")
+        low, high = (mean(arms[f"beta_{beta}_lr_{lr}"], "valid/latent_rms") for beta in ("0.25", "1.0"))
+        evidence.append(f"lr {lr}: rms of the latents {low:.3f} at beta 0.25, {high:.3f} at beta 1")
+    runs = [run for arm, own in arms.items() if arm.startswith("beta_0.25") for run in own]
+    rises = [curve[-1][1] - min(value for _, value in curve) for curve in curves(runs, BITS).values()]
+    broken = sum(run.params["arm"].startswith("beta_0.25") for run in failed) + sum(rise > RISE for rise in rises)
+    count = len(runs) + sum(run.params["arm"].startswith("beta_0.25") for run in failed)
+    epochs = int(runs[0].params["train.images"]) // EPOCH
+    if broken:
+        answer = f"It does: {broken} of {count} runs at beta 0.25 broke or ended {RISE} bits/dim above their best."
+    else:
+        bound = 1 - 0.05 ** (1 / count)
+        answer = (
+            f"Not by itself: none of {count} runs at beta 0.25 diverged in {epochs} epochs "
+            f"(so fewer than {bound:.0%} do, at 95 %)."
+        )
+    evidence.append(f"runs at beta 0.25 end at most {max(rises):.3f} bits/dim above their own best")
+    return Finding(answer, evidence, BITS, of_all(arms))
+
+
+def unseen_label(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """4: why are samples conditioned on 1 not Boxing?"""
+    training = arms["training"][0].metrics
+    none, untrained = mean(arms["none"], "bits_per_code"), values(arms["untrained"], "bits_per_code")
+    still = training["row_1/moved"] == training["row_1/gradient"] == 0
+    answer = (
+        "Because the label 1 was in no training frame: its embedding got no gradient and stayed random noise."
+        if still and min(untrained) > none
+        else "Not because of an untrained row: that row moved, or costs nothing."
+    )
+    spread = f"{min(untrained):.2f} to {max(untrained):.2f}, mean {statistics.mean(untrained):.2f}"
+    evidence = [
+        f"trained on the label 0 alone, row 0 moved by {training['row_0/moved']:.3g}, row 1 by "
+        f"{training['row_1/moved']:g} (gradient {training['row_1/gradient']:g}): exact",
+        f"real frames cost {none:.3f} bits per code without a condition, {spread} with a row that was never trained "
+        f"(n = {len(untrained)} draws of it)",
+    ]
+    shown = {"no condition": [none], "an untrained row": untrained}
+    return Finding(answer, evidence, "bits_per_code", shown)
+
+
+def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """5: why does the second VQ-VAE lose the players?"""
+    report, rest = arms["report"][0], [runs[0] for arm, runs in sorted(arms.items()) if arm != "report"]
+
+    def words(run: Run) -> str:
+        m, p = run.metrics, run.params
+        return (
+            f"{p['model.codes']} codes, {p['model.pooling']} pooling, {p['model.condition']} condition, "
+            f"{int(p['images_seen']):,} images: the decoder uses {m['information']:.1f} of {m['information_most']:.0f} "
+            f"bits; error where players, score and clock are {m['second_foreground_error']:.3f} "
+            f"(0 all is kept, 1 only background; first VQ-VAE alone {m['first_foreground_error']:.3f})"
+        )
+
+    lost = report.metrics["second_foreground_error"]
+    kept = [run for run in rest if run.metrics["second_foreground_error"] < lost]
+    used = report.metrics["information"]
+    answer = (
+        f"Not because the codes are ignored: the decoder uses {used:.0f} bits of the report's three codes, and they do "
+        f"not say where the players are ({lost:.2f} of the error of an empty ring is left)"
+    )
+    if kept:
+        best = min(kept, key=lambda run: run.metrics["second_foreground_error"])
+        left = best.metrics["second_foreground_error"]
+        answer += f"; more codes, and such as know where things are, keep more ({left:.2f})."
+    else:
+        answer += "; no other setting here keeps more."
+    evidence = [f"the report's: {words(report)}", *(f"another: {words(run)}" for run in rest)]
+    return Finding(answer, evidence, "second_foreground_error", of_all(arms, "second_foreground_error"))
+
+
+def memory(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """6: where does the memory go?"""
+
+    def peak(arm: str) -> dict[int, float]:
+        return {int(run.params["batch"]): run.metrics["memory/peak_mb"] for run in arms[arm]}
+
+    naive, matrix, ours = peak("difference"), peak("matrix"), peak("ours")
+    at_32 = naive[4] * 8
+    answer = (
+        f"Into the difference of every vector to every code: {at_32 / 1024:.1f} GiB at batch 32 (N K D numbers, "
+        f"twice), not K squared; {ours[32]:.1f} MiB without it."
+    )
+    evidence = [
+        f"difference as a whole: {naive[1]:.0f}, {naive[2]:.0f}, {naive[4]:.0f} MiB at batch 1, 2, 4: linear",
+        f"distance matrix: {matrix[32]:.0f} MiB at batch 32; in pieces, as here: {ours[32]:.1f} MiB; the same codes",
+    ]
+    shown = {
+        "difference, batch 4": [naive[4]],
+        "matrix, batch 32": [matrix[32]],
+        "in pieces, batch 32": [ours[32]],
+    }
+    return Finding(answer, evidence, "memory/peak_mb", shown)
+
+
+DEFINITIONS = {
+    "bits/eq7": "Equation 7 as printed",
+    "bits/sigma_1": "its signs corrected, sigma 1",
+    "bits/best_sigma": "best sigma, still a density",
+    "bits/gaussian_mass": "mass under a Gaussian of that scale",
+    "bits/logistic_mass": "mass under a logistic",
+}
+
+
+def definitions(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """7: why does Table 1 differ?"""
+    model, blurred, grey = (arms[name][0] for name in ("the model", "the model, blurred", "a grey image"))
+    three = ((model, "the model"), (blurred, "blurred"), (grey, "grey"))
+    upside_down = grey.metrics["bits/eq7"] < blurred.metrics["bits/eq7"] < model.metrics["bits/eq7"]
+    others = [run.metrics for run in (blurred, grey)]
+    right = all(model.metrics[name] < min(m[name] for m in others) for name in DEFINITIONS if name != "bits/eq7")
+    answer = (
+        "Equation 7 is no likelihood: under it a blurred reconstruction beats the model and a grey image beats both; "
+        "under every definition with the right signs the model is the best of the three."
+        if upside_down and right
+        else "The definitions do not order model, blurred model and grey image as expected."
+    )
+    evidence = [
+        f"{words}: " + ", ".join(f"{run.metrics[name]:.3f} {what}" for run, what in three)
+        for name, words in DEFINITIONS.items()
+    ]
+    evidence.append(
+        f"on {model.experiment.partition('/')[0]}, {int(model.params['test_images']):,} test images, mse "
+        f"{model.metrics['mse']:.4f}; the report's 8 x 8 codes of CIFAR10 are 0.19 bits/dim, a tenth of the paper's"
+    )
+    shown = {words: [arms[name][0].metrics["bits/eq7"] for name in arms] for words in ["Equation 7"]}
+    shown["mass under a logistic"] = [runs[0].metrics["bits/logistic_mass"] for runs in arms.values()]
+    return Finding(answer, evidence, "bits/dim", shown)
+
+
+def in_place(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """8: what does the in-place ReLU do?"""
+    plain, rewritten = arms["ours_none"], arms["in_place_none"]
+    below, unseen = "codes/not_positive", "fresh/codes/not_positive_without_gradient"
+    gaps = {kind: difference(arms, f"in_place_{kind}", f"ours_{kind}") for kind in ("none", "batch_norm")}
+    stuck = {
+        name: [run.metrics["valid/mse"] > 0.9 * run.metrics["black/mse"] for run in runs]
+        for name, runs in (("with it", rewritten), ("without it", plain))
+    }
+    exact = min(values(rewritten, unseen)) == 1 and max(values(rewritten, "fresh/codes/rectified_changes_output")) == 0
+    answer = (
+        "It hides from the decoder whatever a code has below zero, and stops the reconstruction's gradient there"
+        if exact
+        else "It does not hide what a code has below zero"
+    )
+    effect = [kind for kind, gap in gaps.items() if gap.clear]
+    answer += "; bits/dim change " + (f"for {', '.join(effect)}." if effect else "by less than these seeds can tell.")
+    evidence = [
+        f"at the start {mean(rewritten, f'fresh/{below}'):.0%} of the codes' values are not positive: of those "
+        f"{mean(rewritten, unseen):.0%} have no gradient with it, {mean(plain, unseen):.0%} without",
+        f"after training {mean(rewritten, below):.0%} are not positive with it, {mean(plain, below):.0%} without",
+    ]
+    evidence.append(
+        "without batch normalisation, runs that end at the all-black image: "
+        + ", ".join(f"{sum(own)} of {len(own)} {name}" for name, own in stuck.items())
+    )
+    evidence += [
+        f"{'with' if kind == 'batch_norm' else 'without'} batch normalisation: {gap} bits/dim more with it; by seed "
+        + ", ".join(f"{value:.3f}" for value in values(arms[f"in_place_{kind}"]))
+        + " against "
+        + ", ".join(f"{value:.3f}" for value in values(arms[f"ours_{kind}"]))
+        for kind, gap in gaps.items()
+    ]
+    return Finding(answer, evidence, BITS, of_all(arms))
+
+
+SOURCE = "--data-source DIR"
+PUZZLES = (
+    Puzzle(
+        1,
+        "Does MNIST need batch normalisation?",
+        "puzzle_batch_norm",
+        f"python sweeps/puzzles/batch_norm.py {SOURCE}",
+        "all of MNIST, 32 channels (the report: 256), 12,000 images, 3 seeds",
+        "runs at 256 channels, without in-place blocks, that stay at the mean image without normalisation",
+        batch_norm,
+    ),
+    Puzzle(
+        2,
+        "Is a random frozen codebook as good as a trained one?",
+        "puzzle_frozen_codebook",
+        f"python sweeps/puzzles/frozen_codebook.py {SOURCE}",
+        "all of MNIST with batch normalisation, 32 channels (256), K 512, D 8 and 256, 12,000 images, 3 seeds",
+        "the opposite order at the report's width and budget, with intervals apart",
+        frozen,
+    ),
+    Puzzle(
+        3,
+        "Does beta 0.25 diverge after 50 epochs where beta 1 does not?",
+        "puzzle_beta",
+        "python sweeps/puzzles/beta.py",
+        "digits, 32 channels (256), 120 epochs of 1,350 images, lr 3e-4 and 1e-3, 3 seeds",
+        "a run at beta 0.25 that diverges on the report's data and width, without in-place blocks",
+        beta,
+    ),
+    Puzzle(
+        4,
+        "Why are Boxing samples that are conditioned on 1 not Boxing?",
+        "puzzle_unseen_label",
+        "python sweeps/puzzles/unseen_label.py --checkpoint boxing_prior",
+        "exact for the gradient; validation frames of Boxing under a small prior",
+        "a gradient that reaches row 1, or training data with the label 1",
+        unseen_label,
+    ),
+    Puzzle(
+        5,
+        "Why does the second VQ-VAE lose the players?",
+        "puzzle_three_codes",
+        "python sweeps/puzzles/three_codes.py --checkpoint boxing_hierarchy --checkpoint boxing_hierarchy_better",
+        "second VQ-VAEs on Boxing frames at small width and budget, one seed each",
+        "the report's three pooled codes keeping the players with more training; or a better setting that does not",
+        three_codes,
+    ),
+    Puzzle(
+        6,
+        "Where does the memory go at batch 32 of 84 x 84?",
+        "puzzle_memory",
+        "python sweeps/puzzles/memory.py",
+        "the report's own sizes; its way at batch 1, 2, 4, extrapolated to 32",
+        "a peak that is not linear in the batch, or that grows with K squared",
+        memory,
+    ),
+    Puzzle(
+        7,
+        "Why does Table 1 differ from the original paper?",
+        "puzzle_definitions",
+        "python sweeps/puzzles/definitions.py --checkpoint cifar10_vqvae",
+        "every definition on one trained model and its whole test split",
+        "a model that Equation 7 prefers to its own blurred reconstructions",
+        definitions,
+    ),
+    Puzzle(
+        8,
+        "What does the in-place ReLU of the report's code do to the codes?",
+        "puzzle_in_place",
+        f"python sweeps/puzzles/in_place.py {SOURCE}",
+        "exact for the gradient; all of MNIST, 64 channels (256), 9,600 images, 3 seeds",
+        "a gradient of the reconstruction at a code's value below zero; for bits/dim, more seeds or width",
+        in_place,
+    ),
+)

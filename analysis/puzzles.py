@@ -1,0 +1,148 @@
+"""The report's puzzles: the verdict of each, its evidence, and what would overturn it.
+
+Run:     python analysis/puzzles.py
+         python analysis/puzzles.py --pictures figures --export results/puzzles.json
+"""
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a file: Python looks for modules in analysis/, where ours are not
+    sys.path[0] = str(PROJECT)
+
+from analysis._formats import wrapped
+from analysis._puzzles import PUZZLES
+from analysis._verdicts import Finding, Puzzle, Verdict, verdicts
+from analysis.runs import DEFAULT_TRACKER, tracking_uri
+from vqvae_core.files import write_whole
+from vqvae_core.overrides import OneLineParser, fail
+
+KIND = "puzzles"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the verdicts, those of the tracker before published ones; mistakes are one line and status 2."""
+    chosen = parse(arguments)
+    try:
+        found = {n: as_json(verdict) for n, verdict in verdicts(tracking_uri(chosen.tracking_uri), PUZZLES).items()}
+        published = read_published(chosen.results or PROJECT / "results")
+        if chosen.export:
+            export(chosen.export, {**published, **found} if chosen.export.exists() else found)
+        for puzzle in PUZZLES:
+            entry = found.get(puzzle.number) or published.get(puzzle.number)
+            picture = draw(entry, chosen.pictures) if entry and chosen.pictures else None
+            print(shown(puzzle, entry, puzzle.number in found, picture), end="\n\n", flush=True)
+    except ValueError as error:
+        fail(str(error))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = OneLineParser(
+        "analysis/puzzles.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--pictures", type=Path, metavar="DIR", help="draw the evidence of each as DIR/puzzle-N.png, with its CSV")
+    add("--export", type=Path, metavar="FILE", help="publish the tracker's verdicts as JSON; others there are kept")
+    add("--results", type=Path, metavar="DIR", help="published verdicts to fall back on (the project's results/)")
+    add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
+    return parser.parse_args(arguments)
+
+
+def shown(puzzle: Puzzle, entry: Mapping[str, Any] | None, own: bool, picture: Path | None) -> str:
+    """A verdict for a terminal."""
+    lines = [f"{puzzle.number}. {puzzle.question}"]
+    if entry is None:
+        return "\n".join([*lines, f"   no runs yet; these decide it: {puzzle.program}"])
+    lines.append(wrapped(f"   {entry['answer']}"))
+    lines += [wrapped(f"   - {line}") for line in entry["evidence"]]
+    where = "the tracker" if own else "results/"
+    dirty = "*" if entry["dirty"] else ""
+    lines.append(wrapped(f"   scale: {entry['scale']}"))
+    lines.append(wrapped(f"   overturned by: {entry['overturned_by']}"))
+    runs = ", ".join(run[:8] for run in entry["runs"][:4]) + (" ..." if len(entry["runs"]) > 4 else "")
+    lines.append(f"   from {where}: {len(entry['runs'])} runs ({runs}), commit {entry['commit'][:10]}{dirty}")
+    lines.append(f"   again: {entry['command']}")
+    return "\n".join([*lines, *([f"   picture: {picture}"] if picture else [])])
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """A verdict with everything that a reader needs, as JSON holds it."""
+    puzzle, finding, sweep = verdict.puzzle, verdict.finding, verdict.sweep
+    return {
+        "number": puzzle.number,
+        "question": puzzle.question,
+        **dataclasses.asdict(finding),
+        "scale": puzzle.scale,
+        "overturned_by": puzzle.overturned_by,
+        "command": puzzle.program,
+        "commit": sweep.commit,
+        "dirty": sweep.dirty,
+        "hardware": sweep.tags.get("hardware"),
+        "data": sweep.experiment.partition("/")[0],
+        "runs": list(verdict.runs),
+    }
+
+
+def read_published(folder: Path) -> dict[int, dict[str, Any]]:
+    """Published verdicts by number; ``ValueError`` names a file that is none."""
+    path = folder / "puzzles.json"
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+        assert content["kind"] == KIND
+        fields = {f.name for f in dataclasses.fields(Finding)} | {"number", "scale", "overturned_by", "command", "runs"}
+        assert all(fields | {"commit", "dirty"} <= set(entry) for entry in content["puzzles"])
+        return {entry["number"]: entry for entry in content["puzzles"]}
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise ValueError(f"{path} is no file of published verdicts") from None
+
+
+def export(path: Path, entries: Mapping[int, Mapping[str, Any]]) -> None:
+    """Publish verdicts; ``ValueError`` when there are none or the file cannot be written."""
+    if not entries:
+        raise ValueError(f"there is no verdict to publish in {path}")
+    content = {"kind": KIND, "puzzles": [entries[number] for number in sorted(entries)]}
+    try:
+        write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ValueError(f"--export is {path}, which cannot be written ({error.strerror})") from None
+    print(f"published {len(entries)} verdicts in {path}", file=sys.stderr)
+
+
+def draw(entry: Mapping[str, Any], folder: Path) -> Path:
+    """The evidence of a verdict: every run a dot, the mean of each setting a line, beside the numbers as CSV."""
+    from analysis._graphs import plt, save
+
+    groups: Mapping[str, Sequence[float]] = entry["values"]
+    figure, axis = plt.subplots(figsize=(7, 1 + 0.38 * len(groups)), layout="constrained")
+    for row, (_name, own) in enumerate(groups.items()):
+        axis.plot(own, [row] * len(own), "o", color="#2364aa", alpha=0.7)
+        axis.plot([sum(own) / len(own)] * 2, [row - 0.3, row + 0.3], color="#1b1f24", linewidth=2)
+    axis.set(yticks=range(len(groups)), yticklabels=list(groups), xlabel=entry["metric"])
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    if max(map(max, groups.values())) > 100 * min(map(min, groups.values())) > 0:
+        axis.set_xscale("log")
+    axis.set_title(f"{entry['number']}. {entry['question']}", fontsize=10)
+    table = [
+        {"setting": name, "metric": entry["metric"], "value": value} for name, own in groups.items() for value in own
+    ]
+    return save(figure, folder / f"puzzle-{entry['number']}", table)[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The verdicts follow from the runs: the opposite runs give the opposite answer."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_sweep import Writer
+from PIL import Image
+
+from analysis._puzzles import PUZZLES
+from analysis.puzzles import main
+from vqvae_core.intervals import interval
+
+SWEEPS = Path(__file__).parents[2] / "sweeps" / "puzzles"
+
+
+def tracker(folder: Path, sweep: str, runs: list[tuple[str, int, dict[str, Any], dict[str, float]]]) -> str:
+    """A tracker with one puzzle's sweep: (arm, seed, further params, metrics); no metrics = failed."""
+    writer = Writer(folder)
+    common = {"sweep.id": f"{sweep}-1", "mlflow.source.git.commit": "0123456789abcdef", "git.dirty": "false"}
+    writer.run(sweep, "FINISHED", {**common, "stage": "sweep", "command": "python sweeps/puzzles/x.py"})
+    for arm, seed, params, metrics in runs:
+        tags = {**common, "stage": "fixed", "seed": str(seed)}
+        end = "FINISHED" if metrics else "FAILED"
+        writer.run(f"{arm}-{seed}", end, tags, {"arm": arm, **params}, [(100, metrics)] if metrics else [])
+    return writer.save("mnist/puzzle")
+
+
+def said(uri: str, number: int, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is printed of one puzzle, in one line."""
+    main(["--tracking-uri", uri, "--results", "/nonexistent", *arguments])
+    parts = capsys.readouterr().out.split("\n\n")
+    return " ".join(next(part for part in parts if part.startswith(f"{number}. ")).split())
+
+
+def bits(**arms: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
+    return [(a, seed, {}, {"valid/bits_per_dim": v}) for a, values in arms.items() for seed, v in enumerate(values)]
+
+
+OTHERS = {"none_linear": [2.5], "none_kmeans": [2.5], "none_softmax": [1.7]}
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [([2.5, 2.6, 2.55], "No: without it"), ([2.9, 3.0, 2.95], "Yes: without it the model is worse")],
+)
+def test_batch_norm(without: list[float], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    normal = [2.7, 2.72, 2.71]
+    uri = tracker(tmp_path, "puzzle_batch_norm", bits(batch_norm=normal, none=without, **OTHERS))
+    printed = said(uri, 1, capsys)
+    gaps = [a - b for a, b in zip(without, normal, strict=True)]
+    assert words in printed
+    assert f"{statistics.mean(gaps):+.4f} ± {interval(gaps):.4f} (n = 3 seeds)" in printed
+    assert "overturned by: runs at 256 channels" in printed and "commit 0123456789" in printed
+    assert "again: python sweeps/puzzles/batch_norm.py" in printed
+
+
+def beta_runs(diverged: int, rise: float = 0.0) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
+    params = {"train.images": 162_000}
+    runs: list[tuple[str, int, dict[str, Any], dict[str, float]]] = []
+    for lr in ("0.0003", "0.001"):
+        for beta in ("0.25", "1.0"):
+            for seed in range(3):
+                gone = beta == "0.25" and lr == "0.001" and seed < diverged
+                metrics = {"valid/bits_per_dim": 4.2 + seed / 100 + rise, "valid/latent_rms": 0.8}
+                runs.append((f"beta_{beta}_lr_{lr}", seed, params, {} if gone else metrics))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("diverged", "words"),
+    [(0, "none of 6 runs at beta 0.25 diverged in 120 epochs (so fewer than 39% do"), (1, "It does: 1 of 6 runs")],
+)
+def test_a_failed_run_is_a_diverged_one(
+    diverged: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in said(tracker(tmp_path, "puzzle_beta", beta_runs(diverged)), 3, capsys)
+
+
+def label_runs(moved: float, untrained: float) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
+    rows = {"row_0/moved": 0.1, "row_0/gradient": 9.0, "row_1/moved": moved, "row_1/gradient": moved}
+    cost = [("untrained", seed, {}, {"bits_per_code": untrained + seed}) for seed in range(3)]
+    return [("training", 0, {}, rows), ("none", 0, {}, {"bits_per_code": 0.3}), *cost]
+
+
+@pytest.mark.parametrize(
+    ("moved", "untrained", "words"),
+    [(0.0, 1.0, "Because the label 1 was in no"), (0.1, 1.0, "Not because of an"), (0.0, 0.2, "Not because of an")],
+)
+def test_unseen_label(
+    moved: float, untrained: float, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in said(tracker(tmp_path, "puzzle_unseen_label", label_runs(moved, untrained)), 4, capsys)
+
+
+def definition_runs(upside_down: bool) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
+    names = ("sigma_1", "best_sigma", "gaussian_mass", "logistic_mass")
+    runs = []
+    for place, arm in enumerate(("the model", "the model, blurred", "a grey image")):
+        metrics = {f"bits/{name}": 4.0 + place for name in names} | {"mse": 0.1}
+        metrics["bits/eq7"] = 6.0 - place if upside_down else 6.0 + place
+        runs.append((arm, 0, {"test_images": 10_000}, metrics))
+    return runs
+
+
+@pytest.mark.parametrize(("upside_down", "words"), [(True, "Equation 7 is no likelihood"), (False, "do not order")])
+def test_definitions(upside_down: bool, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in said(tracker(tmp_path, "puzzle_definitions", definition_runs(upside_down)), 7, capsys)
+
+
+def test_verdicts_are_published_and_read_without_a_tracker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is exported is printed again where the tracker has nothing; other verdicts in the file are kept."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name, runs in (("puzzle_unseen_label", label_runs(0.0, 1.0)), ("puzzle_beta", beta_runs(0))):
+        (tmp_path / name).mkdir()
+        uri = tracker(tmp_path / name, name, runs)
+        main(["--tracking-uri", uri, "--results", str(folder), "--export", str(folder / "puzzles.json")])
+    content = json.loads((folder / "puzzles.json").read_text())
+    assert [entry["number"] for entry in content["puzzles"]] == [3, 4]
+    assert all(entry["command"].startswith("python sweeps/puzzles/") for entry in content["puzzles"])
+    capsys.readouterr()
+    nothing = f"sqlite:///{tmp_path}/none.db"
+    main(["--tracking-uri", nothing, "--results", str(folder), "--pictures", str(tmp_path / "drawn")])
+    printed = capsys.readouterr().out
+    assert "Because the label 1 was in no training frame" in printed and "from results/" in printed
+    assert printed.count("no runs yet; these decide it: python sweeps/puzzles/") == 6
+    for number in (3, 4):
+        with Image.open(tmp_path / "drawn" / f"puzzle-{number}.png") as picture:
+            picture.verify()
+        assert (tmp_path / "drawn" / f"puzzle-{number}.csv").read_text().count("\n") > 3
+
+
+def test_half_a_sweep_is_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = tracker(tmp_path, "puzzle_batch_norm", bits(none=[2.5]))
+    assert "no runs yet" in said(uri, 1, capsys)
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "puzzles.json").write_text("{}")
+    nothing = f"sqlite:///{tmp_path}/none.db"
+    for arguments, words in (
+        (["--results", str(tmp_path)], "is no file of published verdicts"),
+        (["--export", str(tmp_path / "x.json"), "--results", "/nonexistent"], "there is no verdict to publish"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["--tracking-uri", nothing, *arguments])
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and error.count("\n") == 1 and words in error
+
+
+def test_every_puzzle_has_its_file_and_says_what_it_asks() -> None:
+    assert [puzzle.number for puzzle in PUZZLES] == list(range(1, 9))
+    for puzzle in PUZZLES:
+        path = SWEEPS.parents[1] / puzzle.program.split()[1]
+        module = importlib.import_module(f"sweeps.puzzles.{path.stem}")
+        words = module.__doc__ or ""
+        assert words.startswith(f"Puzzle {puzzle.number}: ")
+        for heading in ("Run: ", "Asked: ", "Guess: ", "Scale: "):
+            assert f"\n{heading}" in words
+        source = path.read_text()
+        assert puzzle.sweep in source
