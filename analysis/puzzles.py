@@ -19,12 +19,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a file: Python looks for modules in analysis/, where ours are not
     sys.path[0] = str(PROJECT)
 
-from analysis._formats import wrapped
 from analysis._puzzles import PUZZLES
 from analysis._verdicts import Finding, Puzzle, Verdict, verdicts
 from analysis.runs import DEFAULT_TRACKER, tracking_uri
 from vqvae_core.files import write_whole
 from vqvae_core.overrides import OneLineParser, fail
+from vqvae_core.tables import wrapped
 
 KIND = "puzzles"
 
