@@ -200,12 +200,13 @@ def _published_columns(published: Sequence[tuple[Row, str, Result]]) -> list[Col
         Column("D", [_figure(result.D) for result in results]),
         Column("R", [_figure(result.R) for result in results]),
         Column("prior", [result.prior or "-" for result in results], left=True, most=8),
+        Column("Eq. 7", [_figure(result.eq7) for result in results]),
         Column("train\nimages", [_count(result.data.get("train")) for result in results]),
         Column("test\nimages", [_count(result.data.get("test")) for result in results]),
         Column("hid-\nden", [result.config.get("model.hidden", "-") for result in results]),
         Column("images\nseen", [_images_seen(result) for result in results]),
         Column("commit", [_commit(result) for result in results], left=True),
-        Column("file", [file for _, file, _ in published], left=True, most=12),
+        Column("file", [file for _, file, _ in published], left=True, most=11),
     ]
 
 

@@ -4,6 +4,7 @@ Run:     python analysis/table1.py
          python analysis/table1.py --format md --split-rates
          python analysis/table1.py --export results/table1.json --hardware "1 x NVIDIA H200"
          python analysis/table1.py --probe --checkpoint runs/mnist_vqvae     which definition prefers a grey image
+         python analysis/table1.py --picture models.png --checkpoint A --checkpoint B
          python analysis/table1.py reproduce mnist/vqvae_mse                 a published row again, against its interval
 """
 # ruff: noqa: E402
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if chosen.action:
             raise SystemExit(run_again(chosen))
-        printed = probed(chosen) if chosen.probe else table(chosen)
+        printed = probed(chosen) if chosen.probe else pictured(chosen) if chosen.picture else table(chosen)
     except (ValueError, OSError) as error:
         fail(str(error))
     try:
@@ -83,6 +84,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.action and not chosen.row:
         parser.error("ROW is not given; allowed is a published row, as mnist/vqvae_mse")
+    if chosen.picture and not chosen.checkpoint:
+        parser.error("--checkpoint is not given; --picture needs one or several")
+    if chosen.probe and len(chosen.checkpoint or []) > 1:
+        parser.error("--checkpoint is given several times; --probe takes one")
     if chosen.images < 2:
         parser.error(f"--images is {chosen.images}; allowed is an integer >= 2")
     return chosen
@@ -103,11 +108,21 @@ def probed(chosen: argparse.Namespace) -> str:
 
     uri = tracking_uri(chosen.tracking_uri)
     if chosen.checkpoint:
-        found = _models.in_folder(chosen.checkpoint)
+        found = _models.in_folder(chosen.checkpoint[0])
     elif not (found := _models.best_in_tracker(uri, chosen.dataset, chosen.model)):
         raise ValueError(f"{uri} has no weights of a {chosen.model} of {chosen.dataset}; give --checkpoint")
     dataset = _models.images_for(found, chosen.data_root)
     return _probe.formatted(_probe.probe(found, dataset, chosen.split, chosen.images), chosen.format)
+
+
+def pictured(chosen: argparse.Namespace) -> str:
+    """Draw models beside each other; gives what the picture's rows are."""
+    from analysis import _models, _models_picture
+
+    models = [_models.in_folder(where) for where in chosen.checkpoint]
+    dataset = _models.images_for(models[0], chosen.data_root)
+    names = _models_picture.draw(models, dataset, chosen.split, chosen.picture)
+    return "\n".join([str(chosen.picture), *(f"row {number}: {name}" for number, name in enumerate(names, 1))])
 
 
 def run_again(chosen: argparse.Namespace) -> int:

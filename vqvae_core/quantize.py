@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vqvae_core.config import VQVAEConfig
 from vqvae_core.distributed import gather_rows, rank, sum_over_workers, world_size
 
-# Vectors and codes that are compared at once: with these scores, and the centred copies of both, a core's cache is full;
-# a GPU wants more.
+# Vectors and codes that are compared at once: with their scores and their centred copies, a core's cache is full; a GPU
+# wants more.
 TILE = {"cpu": (512, 512), "cuda": (1 << 15, 1 << 9)}
 
 
