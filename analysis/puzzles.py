@@ -19,14 +19,23 @@ PROJECT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a file: Python looks for modules in analysis/, where ours are not
     sys.path[0] = str(PROJECT)
 
+from analysis._commands import repeatable
 from analysis._formats import wrapped
 from analysis._puzzles import PUZZLES
-from analysis._verdicts import Finding, Puzzle, Verdict, verdicts
+from analysis._verdicts import BITS, Finding, Puzzle, Verdict, verdicts
 from analysis.runs import DEFAULT_TRACKER, tracking_uri
 from vqvae_core.files import write_whole
+from vqvae_core.intervals import interval
 from vqvae_core.overrides import OneLineParser, fail
 
 KIND = "puzzles"
+UNITS = {
+    BITS: "bits/dim on valid",
+    "bits_per_code": "bits per code",
+    "second_foreground_error": "error where players, score and clock are (1: nothing of them is kept)",
+    "memory/peak_mb": "peak memory of the search, MiB",
+    "bits/dim": "bits/dim on test",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,15 +75,17 @@ def shown(puzzle: Puzzle, entry: Mapping[str, Any] | None, own: bool, picture: P
     lines = [f"{puzzle.number}. {puzzle.question}"]
     if entry is None:
         return "\n".join([*lines, f"   no runs yet; these decide it: {puzzle.program}"])
-    lines.append(wrapped(f"   {entry['answer']}"))
-    lines += [wrapped(f"   - {line}") for line in entry["evidence"]]
+    lines.append(wrapped(f"   {entry['answer']}", indent=3))
+    lines += [wrapped(f"   - {line}", indent=5) for line in entry["evidence"]]
     where = "the tracker" if own else "results/"
     dirty = "*" if entry["dirty"] else ""
-    lines.append(wrapped(f"   scale: {entry['scale']}"))
-    lines.append(wrapped(f"   overturned by: {entry['overturned_by']}"))
+    lines.append(wrapped(f"   scale: {entry['scale']}", indent=5))
+    lines.append(wrapped(f"   overturned by: {entry['overturned_by']}", indent=5))
     runs = ", ".join(run[:8] for run in entry["runs"][:4]) + (" ..." if len(entry["runs"]) > 4 else "")
     lines.append(f"   from {where}: {len(entry['runs'])} runs ({runs}), commit {entry['commit'][:10]}{dirty}")
+    lines += [f"   first: {command}" for command in entry.get("needs", ())]
     lines.append(f"   again: {entry['command']}")
+    lines += [f"   images: results/{puzzle.picture}"] if puzzle.picture else []
     return "\n".join([*lines, *([f"   picture: {picture}"] if picture else [])])
 
 
@@ -85,9 +96,9 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "number": puzzle.number,
         "question": puzzle.question,
         **dataclasses.asdict(finding),
-        "scale": puzzle.scale,
         "overturned_by": puzzle.overturned_by,
-        "command": puzzle.program,
+        "needs": list(verdict.needs),
+        "command": repeatable(sweep.tags.get("command") or puzzle.program),
         "commit": sweep.commit,
         "dirty": sweep.dirty,
         "hardware": sweep.tags.get("hardware"),
@@ -104,7 +115,7 @@ def read_published(folder: Path) -> dict[int, dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         assert content["kind"] == KIND
-        fields = {f.name for f in dataclasses.fields(Finding)} | {"number", "scale", "overturned_by", "command", "runs"}
+        fields = {f.name for f in dataclasses.fields(Finding)} | {"number", "overturned_by", "command", "runs"}
         assert all(fields | {"commit", "dirty"} <= set(entry) for entry in content["puzzles"])
         return {entry["number"]: entry for entry in content["puzzles"]}
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
@@ -124,15 +135,23 @@ def export(path: Path, entries: Mapping[int, Mapping[str, Any]]) -> None:
 
 
 def draw(entry: Mapping[str, Any], folder: Path) -> Path:
-    """The evidence of a verdict: every run a dot, the mean of each setting a line, beside the numbers as CSV."""
+    """The evidence of a verdict: every run a dot, the mean of each setting with its interval, beside them as CSV."""
     from analysis._graphs import plt, save
 
     groups: Mapping[str, Sequence[float]] = entry["values"]
+    if entry["metric"] == BITS:
+        groups = dict(sorted(groups.items()))
     figure, axis = plt.subplots(figsize=(7, 1 + 0.38 * len(groups)), layout="constrained")
-    for row, (_name, own) in enumerate(groups.items()):
+    for row, own in enumerate(groups.values()):
+        mean, half = sum(own) / len(own), interval(own)
         axis.plot(own, [row] * len(own), "o", color="#2364aa", alpha=0.7)
-        axis.plot([sum(own) / len(own)] * 2, [row - 0.3, row + 0.3], color="#1b1f24", linewidth=2)
-    axis.set(yticks=range(len(groups)), yticklabels=list(groups), xlabel=entry["metric"])
+        axis.plot([mean] * 2, [row - 0.3, row + 0.3], color="#1b1f24", linewidth=2)
+        if half is not None:
+            axis.plot([mean - half, mean + half], [row, row], color="#1b1f24", linewidth=1)
+    names = [name.replace("_", " ").replace("none", "no batch norm") for name in groups]
+    several = any(len(own) > 1 for own in groups.values())
+    title = UNITS.get(entry["metric"], entry["metric"]) + ("; lines: means, 95 % intervals" if several else "")
+    axis.set(yticks=range(len(groups)), yticklabels=names, xlabel=title)
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
     if max(map(max, groups.values())) > 100 * min(map(min, groups.values())) > 0:
