@@ -152,12 +152,12 @@ def scale_of(arms: Arms, note: str = "") -> str:
     """How large the trainings were: ``mnist, 32 channels (the report: 256), 12,000 images seen, 3 seeds``."""
     runs = [run for own in arms.values() for run in own]
     widths, images = ({int(run.params[name]) for run in runs} for name in ("model.hidden", "train.images"))
-    seeds = {run.seed for run in runs}
+    seeds = sorted({len(own) for own in arms.values()})
     parts = [
         ", ".join(sorted({run.dataset for run in runs})),
         " or ".join(map(str, sorted(widths))) + " channels (the report: 256)",
         " or ".join(f"{count:,}" for count in sorted(images)) + " images seen",
         note,
-        f"{len(seeds)} seeds",
+        " or ".join(map(str, seeds)) + " seeds",
     ]
     return ", ".join(filter(None, parts))

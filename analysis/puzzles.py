@@ -1,7 +1,7 @@
 """The report's puzzles: the verdict of each, its evidence, and what would overturn it.
 
 Run:     python analysis/puzzles.py
-         python analysis/puzzles.py --pictures figures --export results/puzzles.json
+         python analysis/puzzles.py --pictures results/puzzles --export results/puzzles.json --page docs/puzzles.md
 """
 # ruff: noqa: E402
 
@@ -46,10 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         published = read_published(chosen.results or PROJECT / "results")
         if chosen.export:
             export(chosen.export, {**published, **found} if chosen.export.exists() else found)
+        sections = []
         for puzzle in PUZZLES:
             entry = found.get(puzzle.number) or published.get(puzzle.number)
             picture = draw(entry, chosen.pictures) if entry and chosen.pictures else None
             print(shown(puzzle, entry, puzzle.number in found, picture), end="\n\n", flush=True)
+            sections.append(section(puzzle, entry))
+        if chosen.page:
+            save(chosen.page, "\n\n".join([INTRODUCTION, *sections]) + "\n", "--page")
     except ValueError as error:
         fail(str(error))
 
@@ -65,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--pictures", type=Path, metavar="DIR", help="draw the evidence of each as DIR/puzzle-N.png, with its CSV")
     add("--export", type=Path, metavar="FILE", help="publish the tracker's verdicts as JSON; others there are kept")
+    add("--page", type=Path, metavar="FILE", help="all verdicts as a page of Markdown (docs/puzzles.md)")
     add("--results", type=Path, metavar="DIR", help="published verdicts to fall back on (the project's results/)")
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
     return parser.parse_args(arguments)
@@ -87,6 +92,42 @@ def shown(puzzle: Puzzle, entry: Mapping[str, Any] | None, own: bool, picture: P
     lines.append(f"   again: {entry['command']}")
     lines += [f"   images: results/{puzzle.picture}"] if puzzle.picture else []
     return "\n".join([*lines, *([f"   picture: {picture}"] if picture else [])])
+
+
+INTRODUCTION = """# The report's puzzles
+
+What *Reproducing Neural Discrete Representation Learning* left open, and what our runs say to it. Each verdict has its
+effect with a 95 % interval and n, what would overturn it, and the commands that make its runs; DIR holds the images.
+This page is made from `results/puzzles.json` by `python analysis/puzzles.py --page docs/puzzles.md`."""
+
+
+def section(puzzle: Puzzle, entry: Mapping[str, Any] | None) -> str:
+    """A verdict as a part of a page in the project's docs/."""
+    title = f"## {puzzle.number}. {puzzle.question}"
+    if entry is None:
+        return f"{title}\n\nNo runs yet. These decide it: `{puzzle.program}`"
+    dirty = " with changes that are not in it" if entry["dirty"] else ""
+    made = f"{len(entry['runs'])} runs at commit {entry['commit'][:10]}{dirty}, {entry['hardware']}"
+    pictures = [f"![{puzzle.question} Every run and the means.](../results/puzzles/puzzle-{puzzle.number}.png)"]
+    pictures += [f"![The images it is about.](../results/{puzzle.picture})"] if puzzle.picture else []
+    parts = [
+        title,
+        f"**{entry['answer']}**",
+        "\n".join(f"* {line}" for line in entry["evidence"]),
+        "\n\n".join(pictures),
+        f"Scale: {entry['scale']}. It would be overturned by {entry['overturned_by']}. From {made}:",
+        "\n".join(["```", *entry.get("needs", ()), entry["command"], "```"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def save(path: Path, text: str, flag: str) -> None:
+    """Replace a file whole; ``ValueError`` names the flag that asked for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        raise ValueError(f"{flag} is {path}, which cannot be written ({error.strerror})") from None
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
@@ -127,16 +168,14 @@ def export(path: Path, entries: Mapping[int, Mapping[str, Any]]) -> None:
     if not entries:
         raise ValueError(f"there is no verdict to publish in {path}")
     content = {"kind": KIND, "puzzles": [entries[number] for number in sorted(entries)]}
-    try:
-        write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ValueError(f"--export is {path}, which cannot be written ({error.strerror})") from None
+    save(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", "--export")
     print(f"published {len(entries)} verdicts in {path}", file=sys.stderr)
 
 
 def draw(entry: Mapping[str, Any], folder: Path) -> Path:
     """The evidence of a verdict: every run a dot, the mean of each setting with its interval, beside them as CSV."""
-    from analysis._graphs import plt, save
+    from analysis._graphs import plt
+    from analysis._graphs import save as save_graph
 
     groups: Mapping[str, Sequence[float]] = entry["values"]
     if entry["metric"] == BITS:
@@ -160,7 +199,7 @@ def draw(entry: Mapping[str, Any], folder: Path) -> Path:
     table = [
         {"setting": name, "metric": entry["metric"], "value": value} for name, own in groups.items() for value in own
     ]
-    return save(figure, folder / f"puzzle-{entry['number']}", table)[0]
+    return save_graph(figure, folder / f"puzzle-{entry['number']}", table)[0]
 
 
 if __name__ == "__main__":

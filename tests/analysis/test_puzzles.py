@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def bits(**arms: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, 
     ]
 
 
-OTHERS = {"none_linear": [2.5], "none_kmeans": [2.5], "none_softmax": [1.7]}
+OTHERS = {"none_linear": [2.5] * 3, "none_kmeans": [2.5] * 3, "none_softmax": [1.7] * 3}
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,15 @@ def test_verdicts_are_published_and_read_without_a_tracker(tmp_path: Path, capsy
         with Image.open(tmp_path / "drawn" / f"puzzle-{number}.png") as picture:
             picture.verify()
         assert (tmp_path / "drawn" / f"puzzle-{number}.csv").read_text().count("\n") > 3
+
+
+def test_the_page_in_docs_is_made_from_the_published_verdicts(tmp_path: Path) -> None:
+    project = SWEEPS.parents[1]
+    main(["--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--page", str(tmp_path / "puzzles.md")])
+    text = (project / "docs" / "puzzles.md").read_text()
+    assert (tmp_path / "puzzles.md").read_text() == text
+    pictures = re.findall(r"\]\((\.\./results/[^)]+)\)", text)
+    assert len(pictures) >= 8 and all((project / "docs" / picture).exists() for picture in pictures)
 
 
 def test_half_a_sweep_is_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
