@@ -110,7 +110,7 @@ def priced(model: VQVAE, dataset: Dataset, name: str, batch: int = 256) -> Price
 
 def more_than(price: Price, other: Price) -> dict[str, float]:
     """How much dearer than another a way to answer is, with half the 95 % interval over the test images."""
-    found = {}
+    found: dict[str, float] = {}
     for name, own in price.of_images.items():
         gaps = [a - b for a, b in zip(own, other.of_images[name], strict=True)]
         found |= {f"{name}_more": statistics.mean(gaps), f"{name}_more_half": interval(gaps) or 0.0}

@@ -52,7 +52,7 @@ def grown(way: str, batch: int) -> tuple[float, int]:
     sizes = map(str, (batch * POSITIONS, CODES, DIMS))
     command = [sys.executable, "-c", PROGRAM, *sizes, WAYS[way]]
     project = Path(__file__).resolve().parents[2]
-    # glibc keeps freed blocks, more or fewer of them from run to run; below this size it may, larger ones it gives back.
+    # glibc keeps freed blocks, more or fewer of them from run to run; those of this size and more it then gives back.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project, env=environment)
     kilobytes, found = map(int, done.stdout.split())
