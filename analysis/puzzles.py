@@ -20,13 +20,13 @@ if __name__ == "__main__":  # started as a file: Python looks for modules in ana
     sys.path[0] = str(PROJECT)
 
 from analysis._commands import repeatable
-from analysis._formats import wrapped
 from analysis._puzzles import PUZZLES
 from analysis._verdicts import BITS, Finding, Puzzle, Verdict, verdicts
 from analysis.runs import DEFAULT_TRACKER, tracking_uri
 from vqvae_core.files import write_whole
 from vqvae_core.intervals import interval
 from vqvae_core.overrides import OneLineParser, fail
+from vqvae_core.tables import wrapped
 
 KIND = "puzzles"
 UNITS = {
