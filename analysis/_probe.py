@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from analysis._formats import Column, comma_separated
 from analysis._layout import STYLES, Style
 from analysis._models import Found
 from vqvae_core.batches import Images
@@ -35,6 +34,7 @@ from vqvae_core.likelihood import (
     to_unit,
 )
 from vqvae_core.metrics import calibrate, noise_for
+from vqvae_core.tables import Column, comma_separated
 
 PIXELS = 5  # height and width of the square that blurring averages over
 MODEL, BLURRED, GREY = "trained model", "blurred", "grey image"
