@@ -67,11 +67,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--export", type=Path, metavar="FILE", help="also publish our rows as JSON in this file, beside its other ones")
     add("--hardware", metavar="TEXT", help="what they were made on, for --export (as tracked, else this machine)")
     add("--probe", action="store_true", help="what each definition of bits/dim says of a trained model and of grey")
-    add(
-        "--checkpoint",
-        metavar="PATH",
-        help="of --probe: a checkpoint, run's folder or run's name, not the tracker's best",
+    add("--picture", type=Path, metavar="FILE", help="draw reconstructions and samples of each --checkpoint as a PNG")
+    where = (
+        "a checkpoint, run's folder or run's name; --picture takes several, --probe one instead of the tracker's best"
     )
+    add("--checkpoint", action="append", metavar="PATH", help=where)
     add("--dataset", metavar="NAME", default="mnist", help="of --probe without --checkpoint (mnist)")
     add("--model", metavar="NAME", default="vqvae", help="of --probe without --checkpoint (vqvae)")
     add("--images", type=int, default=500, metavar="N", help="of --probe: how many images of the split (500)")
@@ -108,8 +108,10 @@ def probed(chosen: argparse.Namespace) -> str:
 
     uri = tracking_uri(chosen.tracking_uri)
     if chosen.checkpoint:
-        found = _models.in_folder(chosen.checkpoint[0])
-    elif not (found := _models.best_in_tracker(uri, chosen.dataset, chosen.model)):
+        found: _models.Found | None = _models.in_folder(chosen.checkpoint[0])
+    else:
+        found = _models.best_in_tracker(uri, chosen.dataset, chosen.model)
+    if found is None:
         raise ValueError(f"{uri} has no weights of a {chosen.model} of {chosen.dataset}; give --checkpoint")
     dataset = _models.images_for(found, chosen.data_root)
     return _probe.formatted(_probe.probe(found, dataset, chosen.split, chosen.images), chosen.format)
