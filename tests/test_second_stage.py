@@ -300,7 +300,7 @@ def test_every_data_set_of_the_report_has_both_presets() -> None:
         assert (model.pooling, model.condition, model.rare_weight) == ("average", "vector", 0.0)
         kept = PRESETS[f"{name}_hierarchy_map"]().model
         assert isinstance(kept, HierarchyConfig)
-        assert (kept.codes, kept.pooling, kept.condition) == (12, "positions", "map")
+        assert (kept.codes, kept.pooling, kept.condition) == (1, "none", "map")
         assert prior.data == hierarchy.data == PRESETS[f"{name}_vqvae"]().data
 
 
