@@ -52,7 +52,7 @@ class Hierarchy(Trainable):
         channels = config.codes * config.code_dim
         # One filter of D channels for each of the M codes.
         filters = nn.Conv2d(config.hidden, channels, 3, padding=1)
-        self.padding, self.code_shape = (0, 0, 0, 0), (config.codes, 1, 1)
+        self.padding, cells = (0, 0, 0, 0), (1, 1)
         match config.pooling:
             case "average":
                 self.to_codes = nn.Sequential(filters, nn.AdaptiveAvgPool2d(1))
@@ -64,7 +64,8 @@ class Hierarchy(Trainable):
                 # Padded at the right and below to whole cells: no position of the map is without a code of its own.
                 self.to_codes = nn.Sequential(filters)
                 self.padding = (0, -width % 2**halvings, 0, -height % 2**halvings)
-                self.code_shape = (config.codes, *(-(-side >> halvings) for side in (height, width)))
+                cells = (-(-height >> halvings), -(-width >> halvings))
+        self.code_shape = (config.codes, *cells)
         self.quantizer = VectorQuantizer(config.quantization)
         self.expand = (
             _Expand(channels, config.hidden, (height, width), halvings, config.pooling == "none")
