@@ -24,7 +24,7 @@ REPORT = {
     "train.lr": 3e-3,
 }
 POSITIONS = {**REPORT, "model.pooling": "positions", "model.condition": "map", "train.lr": 1e-3}
-CELLS = {**POSITIONS, "model.pooling": "none", "model.codes": 1, "model.quantizer": "ema", "train.lr": 1e-3}
+CELLS = {**POSITIONS, "model.pooling": "none", "model.codes": 1, "model.quantizer": "ema", "train.lr": 2e-3}
 
 
 def alive(point: Point) -> Point:

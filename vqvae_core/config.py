@@ -321,9 +321,7 @@ class HierarchyConfig(Checked):
     residual_blocks: int = option(2, "residual blocks in the encoder", least=0)
     halvings: int = option(2, "of the map's height and width in the encoder, as far as the map allows", least=0)
     codes: int = option(
-        3,
-        "M, codes that a whole map (pooling none: each position of the encoder's) becomes, each with its codebook",
-        least=1,
+        3, "M, codes of a whole map (pooling none: of each cell of the encoder's), each with its codebook", least=1
     )
     num_codes: int = option(512, "K, entries of a codebook", least=2)
     code_dim: int = option(256, "D, dimensions of one entry", least=1)
@@ -339,8 +337,7 @@ class HierarchyConfig(Checked):
     )
     pooling: str = option(
         "average",
-        "how the encoder's map becomes codes: its mean (2.4), one sum with weights of each position's own, or none: "
-        "codes for each of its positions",
+        "how the encoder's map becomes codes: its mean (2.4), its positions weighed, or none: codes for each of them",
         choices=("average", "positions", "none"),
     )
     condition: str = option(

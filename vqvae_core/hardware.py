@@ -29,13 +29,13 @@ def choose_precision(experiment: Experiment, device: torch.device) -> torch.dtyp
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
     # Narrow layers lose more to the casts than they gain.
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_gains_by_bfloat16()
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_gains_by_bfloat16()
     model = experiment.model
     width = model.decoder_hidden if isinstance(model, HierarchyConfig) else model.hidden
     return torch.bfloat16 if fast and width >= 64 else torch.float32
 
 
-def _cpu_gains_by_bfloat16() -> bool:
+def cpu_gains_by_bfloat16() -> bool:
     """Whether bfloat16 is faster than float32 on this CPU, and not only there.
 
     With AMX, or with AVX-512's instructions on AMD, which compute twice as many products a cycle as those of float32.

@@ -198,7 +198,7 @@ def map_of_codes(report: Callable[[], Experiment]) -> Experiment:
         restart_below=0.05,
         beta=0.25,
     )
-    return replace(base, model=model, train=replace(base.train, lr=1e-3))
+    return replace(base, model=model, train=replace(base.train, lr=2e-3, batch_size=16))
 
 
 _PRIORS = (digits_prior, mnist_prior, fashion_mnist_prior, cifar10_prior, mini_imagenet_prior, boxing_prior)
