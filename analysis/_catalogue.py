@@ -97,7 +97,8 @@ def how_to_make(dataset: str, kind: str) -> str:
             how = f"python sweeps/codebook.py --dataset {name}"
         case _:
             how = f"python sweeps/{kind}.py --dataset {name} --model.first beta_lr-{name} (after {first})"
-    return f"there is no run of a {kind} on {dataset} yet; this makes one: {how}"
+    what = "sweep of codebooks" if kind == "codebook" else f"run of a {kind}"
+    return f"there is no {what} on {dataset} yet; this makes one: {how}"
 
 
 def graph_of(name: str) -> Callable[..., list[Path]]:
