@@ -22,8 +22,8 @@ from vqvae_core.overrides import flatten, with_overrides
 from vqvae_core.presets import preset_for
 from vqvae_core.second_stage import pinned
 
-# Of ASHA, by `python -m benchmarks.search_quality`: one trial in three goes on from a ninth of the budget. A second rung
-# at a third stops what learns slowly, once the searcher proposes little else than good points.
+# Of ASHA, by `python -m benchmarks.search_quality`: one trial in three goes on from a ninth of the budget. A rung at a
+# third as well stops what learns slowly, once the searcher proposes little else than good points.
 REDUCTION = 3
 RUNGS = (9,)  # parts of the budget at which trials are compared
 REPORTS = 9  # of a trial, so that there is one at every rung
