@@ -11,7 +11,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +55,7 @@ class TooLarge(MemoryError):
 
 @dataclass(frozen=True)
 class Corner:
-    """One configuration, and what it cost; ``accumulate`` parts of its batch one after the other."""
+    """One configuration, cut into as many parts as it needs to fit, and what it cost."""
 
     point: Point
     experiment: Experiment
@@ -70,7 +70,10 @@ def values_of(dimension: Dimension) -> list[Any]:
         case FloatDistribution(low=low, high=high, log=log):
             return [math.sqrt(low * high) if log else (low + high) / 2]
         case CategoricalDistribution(choices=choices):
-            return list(choices[:1] if all(isinstance(choice, float) for choice in choices) else choices)
+            if any(isinstance(choice, float) for choice in choices):
+                return [choices[0]]
+            whole = [choice for choice in choices if isinstance(choice, int) and not isinstance(choice, bool)]
+            return sorted({min(whole), max(whole)}) if len(whole) == len(choices) else list(choices)
     raise TypeError(f"no corner is known of {dimension.distribution}")
 
 
@@ -109,7 +112,9 @@ def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measu
     """
     experiment, dataset = task_of(config)
     batch = experiment.train.batch_size
-    experiment = with_overrides(experiment, {"train.images": steps * batch, "train.eval_every": steps * batch})
+    # So small a learning rate that nothing diverges, for it costs what any other does.
+    few = {"train.images": steps * batch, "train.eval_every": steps * batch, "train.lr": 1e-6}
+    experiment = with_overrides(experiment, few)
     times: list[float] = []
 
     def watch(images_seen: int) -> bool:
@@ -149,8 +154,16 @@ def peak() -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info()
         # What the allocator reserved it keeps; the rest of what is taken is the context of CUDA.
         return max(total - free, torch.cuda.max_memory_reserved()), total
-    memory = kibibytes("/proc/self/status", "VmHWM")
-    return memory, kibibytes("/proc/meminfo", "MemAvailable") + kibibytes("/proc/self/status", "VmRSS")
+    memory, own = kibibytes("/proc/self/status", "VmHWM"), kibibytes("/proc/self/status", "VmRSS")
+    return memory, min(kibibytes("/proc/meminfo", "MemAvailable"), left_in_container()) + own
+
+
+def left_in_container() -> int:
+    """Bytes that a container's limit leaves; very many where there is none."""
+    folder = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no such files, or the word "max"
+        return max(0, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    return 1 << 62
 
 
 def kibibytes(path: str, name: str) -> int:
@@ -161,34 +174,44 @@ def kibibytes(path: str, name: str) -> int:
     return 0
 
 
-def preflight(plan: Plan, point: Point, steps: int) -> Corner:
-    """A corner measured where trials run, in a process of its own.
+Runner = Callable[[Plan, Experiment], Measured]
 
-    A batch that does not fit is cut into 2, 4 ... parts, whose gradients are added up, as the report did with 8 x 4
-    images. Raises ``ValueError`` when not even single images fit.
-    """
+
+def in_its_own_process(plan: Plan, experiment: Experiment) -> Measured:
+    """``measure`` where trials run; raises ``TooLarge`` also when the machine killed the process for its memory."""
     import ray
     from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-    experiment = plan.experiment(point)
     gpus = 1 if plan.gpus_per_worker else 0  # alone on it, for its memory is looked at as a whole
     remote = ray.remote(num_cpus=plan.cpus_per_worker, num_gpus=gpus, max_calls=1, max_retries=0)(measure)
-    share = experiment.train.batch_size // plan.workers
-    parts, reason = experiment.train.accumulate, ""
-    while parts <= share:
-        if share % parts == 0:
-            tried = with_overrides(experiment, {"train.batch_size": share, "train.accumulate": parts})
-            try:
-                found: Measured = ray.get(remote.remote(config_of(tried, Path(), plan), steps))
-            except (TooLarge, OutOfMemoryError, WorkerCrashedError) as error:
-                reason = str(error).splitlines()[0]
-            except RayTaskError as error:
-                raise ValueError(f"preflight: {point_text(point)} cannot be trained: {error.cause}") from None
-            else:
-                if fits(found):
-                    return Corner(point, with_overrides(experiment, {"train.accumulate": parts}), found)
-                reason = f"it takes {size_of(found.memory)} of {size_of(found.free)}"
-        parts *= 2
+    try:
+        found: Measured = ray.get(remote.remote(config_of(experiment, Path(), plan), STEPS))
+    except (OutOfMemoryError, WorkerCrashedError) as error:
+        raise TooLarge(str(error).splitlines()[0]) from None
+    except RayTaskError as error:
+        raise error.cause from None
+    return found
+
+
+def fitting(plan: Plan, point: Point, run: Runner) -> Corner:
+    """A corner with its batch cut into as few parts as fit, whose gradients add up: the report had 8 x 4 images.
+
+    Raises ``ValueError`` when not even single images fit.
+    """
+    experiment, reason = plan.experiment(point), ""
+    share = experiment.train.batch_size // plan.workers  # of one worker
+    for parts in range(experiment.train.accumulate, share + 1):
+        if share % parts or (parts & (parts - 1) and parts != share):  # 1, 2, 4 ..., and at last single images
+            continue
+        tried = with_overrides(experiment, {"train.batch_size": share, "train.accumulate": parts})
+        try:
+            found = run(plan, tried)
+        except TooLarge as error:
+            reason = str(error)
+            continue
+        if fits(found):
+            return Corner(point, with_overrides(experiment, {"train.accumulate": parts}), found)
+        reason = f"it takes {size_of(found.memory)} of {size_of(found.free)}"
     raise ValueError(
         f"preflight: {point_text(point) or 'the configuration'} does not fit, not even one image at a time: {reason}"
     )
@@ -221,7 +244,7 @@ def trials_per_device(found: Sequence[Corner]) -> int:
     return min((int(HEADROOM * c.measured.free / c.measured.memory) for c in found if c.measured.free), default=1 << 30)
 
 
-def hours(plan: Plan, found: Sequence[Corner], most: bool) -> float:
+def seconds_of_all(plan: Plan, found: Sequence[Corner], most: bool) -> float:
     """Seconds of the whole search if no trial is stopped early: of the mean corner, or of the slowest."""
     images = plan.base.train.images
     reports = math.ceil(images / plan.base.train.report_interval)
@@ -255,18 +278,15 @@ def report(plan: Plan, found: Sequence[Corner]) -> str:
                 point_text(corner.point) or "the only one",
             ]
         )
-    room = trials_per_device(found)
-    if plan.gpus_per_worker:
-        entries = [
-            f"GPU: {size_of(found[-1].measured.free)}, room for {room} such trials: --gpus-per-trial {1 / room:.3g}"
-        ]
-    else:
-        entries = [f"memory: {size_of(found[-1].measured.free)} free, room for {room} such trials"]
-    entries += [
+    room, last = trials_per_device(found), found[-1].measured
+    share = f": --gpus-per-trial {1 / room:.3g}" if plan.gpus_per_worker and room > 1 else ""
+    free = shutil.disk_usage(existing(plan.folder)).free
+    entries = [
+        f"memory: {size_of(last.free)} for trials, room for {room} of the largest at once{share}",
         f"trials at once: {plan.concurrent}",
-        f"time: {clock(hours(plan, found, False))}, at most {clock(hours(plan, found, True))}, "
-        f"if no trial is stopped early",
-        f"disk: {size_of(disk(plan, found))} of checkpoints, of {size_of(shutil.disk_usage(existing(plan.folder)).free)} free",
+        f"time: {clock(seconds_of_all(plan, found, False))} if no trial is stopped early, at most "
+        f"{clock(seconds_of_all(plan, found, True))}",
+        f"disk: {size_of(disk(plan, found))} of checkpoints; {size_of(free)} are free",
     ]
     return "\n".join([f"preflight, {STEPS} steps of each corner:", table(lines), *entries])
 
@@ -294,9 +314,12 @@ def adjusted(plan: Plan, found: Sequence[Corner]) -> Plan:
     return replace(plan, concurrent=concurrent, cpus_per_worker=cpus, part=largest_part(plan, found) or plan.part)
 
 
-def full(plan: Plan) -> tuple[Plan, str]:
-    """Measure all corners with ``STEPS`` steps each; the plan as it can run, and the table."""
-    found = [preflight(plan, point, STEPS) for point in corners(plan)]
+def full(plan: Plan, run: Runner = in_its_own_process) -> tuple[Plan, str]:
+    """Measure all corners with ``STEPS`` steps each; the plan as it can run, and the table.
+
+    Raises ``ValueError`` for a corner that cannot be trained however its batch is cut.
+    """
+    found = [fitting(plan, point, run) for point in corners(plan)]
     plan = adjusted(plan, found)
     return plan, report(plan, found)
 
@@ -311,16 +334,14 @@ def short(plan: Plan) -> str:
     point = corners(plan)[-1]
     experiment = plan.experiment(point)
     threads = torch.get_num_threads()
-    state = torch.random.get_rng_state()
     torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     try:
         measured = measure(config_of(experiment, Path(), plan), SHORT, short=True)
     finally:
         torch.set_num_threads(threads)
-        torch.random.set_rng_state(state)
     found = [Corner(point, experiment, measured)]
     text = f"{measured.seconds:.2g} s a step, {size_of(measured.memory)} a trial, at most "
-    text += f"{clock(hours(plan, found, True))} of training and {size_of(disk(plan, found))} of checkpoints"
+    text += f"{clock(seconds_of_all(plan, found, True))} of training and {size_of(disk(plan, found))} of checkpoints"
     if not fits(measured) or at_once(plan, found) < plan.concurrent:
         text += f"; {plan.concurrent} at once do not fit into {size_of(measured.free)}: give --preflight"
     return text
