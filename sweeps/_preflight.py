@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import resource
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,8 @@ def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measu
 
     reset_peak()
     began = time.perf_counter()
-    try:
+    with memory_limited():
         report = list(fit(experiment, None, dataset, watch))[-1]
-    except torch.cuda.OutOfMemoryError as error:
-        raise TooLarge(str(error)) from None
     ended = time.perf_counter()
     laps = [after - before for before, after in itertools.pairwise(times)] or [times[0] - began]
     memory, free = peak()
@@ -138,6 +137,31 @@ def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measu
         shutil.rmtree(folder)
     evaluation = ended - times[-1] if report.metrics else 0.0
     return Measured(statistics.median(laps), evaluation, memory, free, size)
+
+
+@contextmanager
+def memory_limited() -> Iterator[None]:
+    """``TooLarge`` where torch asks for more than the machine has, instead of the kernel's choice of whom to kill."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    free = int(HEADROOM * memory_left())
+    if free:
+        most = kibibytes("/proc/self/status", "VmData") + free
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        yield
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        raise TooLarge(first_line(error)) from None
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise TooLarge(first_line(error)) from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def reset_peak() -> None:
@@ -155,15 +179,15 @@ def peak() -> tuple[int, int]:
         # What the allocator reserved it keeps; the rest of what is taken is the context of CUDA.
         return max(total - free, torch.cuda.max_memory_reserved()), total
     memory, own = kibibytes("/proc/self/status", "VmHWM"), kibibytes("/proc/self/status", "VmRSS")
-    return memory, min(kibibytes("/proc/meminfo", "MemAvailable"), left_in_container()) + own
+    return memory, memory_left() + own
 
 
-def left_in_container() -> int:
-    """Bytes that a container's limit leaves; very many where there is none."""
-    folder = Path("/sys/fs/cgroup")
+def memory_left() -> int:
+    """Bytes that this machine, or this container, has left."""
+    left, folder = kibibytes("/proc/meminfo", "MemAvailable"), Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):  # no such files, or the word "max"
-        return max(0, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
-    return 1 << 62
+        left = min(left, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    return max(0, left)
 
 
 def kibibytes(path: str, name: str) -> int:
@@ -187,7 +211,7 @@ def in_its_own_process(plan: Plan, experiment: Experiment) -> Measured:
     try:
         found: Measured = ray.get(remote.remote(config_of(experiment, Path(), plan), STEPS))
     except (OutOfMemoryError, WorkerCrashedError) as error:
-        raise TooLarge(str(error).splitlines()[0]) from None
+        raise TooLarge(first_line(error)) from None
     except RayTaskError as error:
         raise error.cause from None
     return found
@@ -331,12 +355,16 @@ def short(plan: Plan) -> str:
     """
     if plan.gpus_per_worker or plan.cluster.address != "local" or torch.cuda.is_available():
         return ""
-    point = corners(plan)[-1]
-    experiment = plan.experiment(point)
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     try:
+        point = corners(plan)[-1]
+        experiment = plan.experiment(point)
         measured = measure(config_of(experiment, Path(), plan), SHORT, short=True)
+    except TooLarge as error:
+        return f"the largest trial does not fit into this machine's memory ({error}): give --preflight"
+    except (ValueError, ArithmeticError):  # a corner that cannot be: the trial that comes there will say why
+        return ""
     finally:
         torch.set_num_threads(threads)
     found = [Corner(point, experiment, measured)]

@@ -10,12 +10,29 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
 
-from sweeps._cache import Cache
-from sweeps._launch import launch
+from sweeps._board import Board
+from sweeps._budget import Meter
+from sweeps._cache import Cache, Found
+from sweeps._display import PlainLines
+from sweeps._events import Events
+from sweeps._execute import StopFlag
+from sweeps._journal import Journal
+from sweeps._launch import launch, with_dataset
 from sweeps._plan import Plan
-from vqvae_core.overrides import run_key, with_overrides
+from sweeps._ranking import remark
+from sweeps._resume import fixed, restore, restore_replicates
+from sweeps._search import FixedList, OptunaSearcher
+from sweeps._space import Sweep, known_points
+from sweeps._study import open_storage, open_study
+from sweeps._trial import train
+from vqvae_core.checkpoint import Keeper
+from vqvae_core.data import prepare
+from vqvae_core.overrides import flatten, run_key, with_overrides
 
+NO_METER = Meter(Path(), None, 0, lambda: 0)
 SMALL = ["--dataset", "digits", "--train.calibration_images", "64", "--model.hidden", "8"]
 SMALL += ["--model.num_codes", "16", "--model.code_dim", "4"]
 
@@ -94,6 +111,98 @@ def test_a_tracker_that_is_away_has_nothing(client: MlflowClient, plan: Plan, ca
     assert cache.find(plan.base, "000") is None
     nobody = Cache("http://127.0.0.1:9", "ours-00000000", tracked, "these images", lambda: False)
     assert nobody.find(plan.base, "000") is None
+
+
+class TestSearch:
+    """A driver's searcher and events with a cache, up to where Tune would train."""
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Iterator[Journal]:
+        journal = Journal(tmp_path / "sweep")
+        yield journal
+        journal.close()
+
+    def driver(self, plan: Plan, cache: Cache, journal: Journal) -> tuple[OptunaSearcher, Board]:
+        study, board = open_study(plan, open_storage(plan.storage)), Board(plan.trials, 1)
+        restore(plan, study, board, journal)
+        events = Events(plan, board, journal, PlainLines(board), StopFlag(plan.folder, NO_METER), "search", cache)
+        return OptunaSearcher(plan, study, events.started, events.taken), board
+
+    def tell_first(self, client: MlflowClient, plan: Plan) -> None:
+        """The tracker has the first trial of the plan: the report's point."""
+        point = next(iter(known_points(plan.sweep, flatten(plan.base)).values()))
+        tell(client, replace(plan, base=plan.experiment(point)))
+
+    def test_goes_on_behind_what_is_complete_and_tells_everyone_once(
+        self, client: MlflowClient, plan: Plan, cache: Cache, journal: Journal
+    ) -> None:
+        self.tell_first(client, plan)
+        searcher, board = self.driver(plan, cache, journal)
+        config = searcher.suggest("tune's name")
+        assert config["folder"].endswith("trials/001")
+        row = board.rows["000"]
+        assert (row.state, row.value, row.images_seen, row.taken) == ("complete", 3.5, 400, "trial 007 of theirs")
+        assert remark(row) == "the report's point; taken from trial 007 of theirs"
+        first = searcher.study.trials[0]
+        assert (first.state, first.value) == (TrialState.COMPLETE, 3.5)
+        assert first.intermediate_values == {200: 4.0, 400: 3.5}
+        kinds = [event["kind"] for _, event in journal.untold() if event["run"] == "000"]
+        assert kinds == ["start", "report", "report", "end"]
+
+        again, board = self.driver(plan, cache, journal)
+        assert again.suggest("another name")["folder"].endswith("trials/001")  # in flight
+        assert remark(board.rows["000"]) == "the report's point; taken from trial 007 of theirs"
+        assert [event["kind"] for _, event in journal.untold() if event["run"] == "000"] == kinds
+
+    def test_with_all_complete_has_nothing_for_tune(
+        self, client: MlflowClient, plan: Plan, cache: Cache, journal: Journal
+    ) -> None:
+        plan = replace(plan, trials=1)
+        self.tell_first(client, plan)
+        searcher, board = self.driver(plan, cache, journal)
+        assert searcher.suggest("tune's name") == Searcher.FINISHED
+        assert board.ended == 1
+
+    def test_repeats_it_when_told_to(self, client: MlflowClient, plan: Plan, cache: Cache, journal: Journal) -> None:
+        self.tell_first(client, plan)
+        searcher, _ = self.driver(replace(plan, cache=False), cache, journal)
+        assert searcher.suggest("tune's name")["folder"].endswith("trials/000")
+
+    def test_a_list_of_runs_is_shortened_alike(
+        self, client: MlflowClient, plan: Plan, cache: Cache, journal: Journal
+    ) -> None:
+        runs = {"a": {"model.beta": 1.0}, "b": {"model.beta": 2.0}}
+        plan = replace(plan, sweep=Sweep("list", "?", {}, fixed=runs))
+        tell(client, replace(plan, base=plan.experiment({"model.beta": 1.0})))
+        board = Board(0, 1)
+        events = Events(plan, board, journal, PlainLines(board), StopFlag(plan.folder, NO_METER), "fixed", cache)
+        listed = FixedList(plan, fixed(plan), events.started, events.taken)
+        assert listed.suggest("one")["folder"].endswith("trials/b")
+        assert listed.suggest("two") == Searcher.FINISHED
+        board = Board(0, 1)
+        restore_replicates(fixed(plan), board, journal)
+        assert board.rows["a"].taken == "trial 007 of theirs" and board.rows["a"].value == 3.5
+
+    def test_checkpoints_come_along_where_they_are_those_of_the_run(
+        self, plan: Plan, tracked: Path, client: MlflowClient, cache: Cache
+    ) -> None:
+        plan = with_dataset(plan, prepare(plan.base.data))
+        experiment = with_overrides(plan.base, {"train.images": 64, "train.eval_every": 32})
+        there = tracked / "runs" / "theirs" / "trials" / "007"
+        for _ in train(experiment, prepare(plan.base.data), there):
+            pass
+        cache.fingerprint = plan.data_fingerprint
+        found = Found("id", "theirs", "007", [(64, {"valid/bits_per_dim": 3.5})])
+        ours = tracked / "runs" / "ours" / "trials" / "000"
+        assert not cache.bring(found, with_overrides(experiment, {"model.beta": 0.9}), ours) and not ours.exists()
+        assert cache.bring(found, experiment, ours)
+        left, right = (Keeper(folder / "checkpoints").reported() for folder in (there, ours))
+        assert left is not None and right is not None
+        assert (left.metrics, left.images_seen) == (right.metrics, 64)
+        weights = [checkpoint.folder / "model.safetensors" for checkpoint in (left, right)]
+        assert weights[0].samefile(weights[1])
+        assert (ours / "reconstructions.png").exists() and not (ours / "lock").exists()
+        assert not cache.bring(replace(found, run="008"), experiment, ours.with_name("001"))
 
 
 def runs_of(folder: Path, experiment: str, sweep: str) -> dict[str, Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,6 +135,19 @@ def test_measuring_trains_evaluates_and_leaves_nothing(make: Callable[..., Plan]
     wider = replace(plan, base=make("--model.hidden", "64").base)
     wide = preflight.measure(config_of(wider.base, Path(), wider), 3, short=True)
     assert wide.checkpoint > 4 * short.checkpoint
+
+
+def test_what_the_machine_has_not_got_is_too_large_and_nobody_is_killed(
+    make: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make("--model.hidden", "128", "--train.batch_size", "1024", "--images", "4096")
+    plan = with_dataset(plan, prepare(plan.base.data))
+    monkeypatch.setattr(preflight, "memory_left", lambda: 8 << 20)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(TooLarge, match=r"(?i)memory"):
+        preflight.measure(config_of(plan.base, Path(), plan), 3, short=True)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert "does not fit into this machine's memory" in preflight.short(plan)
 
 
 def test_the_short_form_is_a_line_that_names_time_memory_and_disk(make: Callable[..., Plan]) -> None:
