@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import _drawings, _formats
+from analysis import _drawings
 from analysis._models import Found, best_in_tracker, bits_of, images_for, in_folder
+from vqvae_core import tables
 from vqvae_core.files import write_whole
 
 
@@ -81,7 +82,7 @@ def draw_part(figure: Figure, found: Found, kind: str, chosen: argparse.Namespac
         "from": found.origin,
         "commit": found.commit,
     }
-    write_whole(stem.with_suffix(".csv"), _formats.comma_separated([{**row, **about} for row in drawing.table]) + "\n")
+    write_whole(stem.with_suffix(".csv"), tables.comma_separated([{**row, **about} for row in drawing.table]) + "\n")
     return [stem.with_suffix(".png"), stem.with_suffix(".csv")]
 
 
@@ -96,7 +97,8 @@ def how_to_make(dataset: str, kind: str) -> str:
             how = f"python sweeps/codebook.py --dataset {name}"
         case _:
             how = f"python sweeps/{kind}.py --dataset {name} --model.first beta_lr-{name} (after {first})"
-    return f"there is no run of a {kind} on {dataset} yet; this makes one: {how}"
+    what = "sweep of codebooks" if kind == "codebook" else f"run of a {kind}"
+    return f"there is no {what} on {dataset} yet; this makes one: {how}"
 
 
 def graph_of(name: str) -> Callable[..., list[Path]]:

@@ -40,3 +40,14 @@ def how_to_repeat(config: Mapping[str, str], seeds: Sequence[int | None]) -> str
         return f"{train} --seed {seeds[0]}"
     numbers = " ".join(map(str, seeds))
     return f"for seed in {numbers}; do {train} --seed $seed --out runs/{preset}-$seed; done"
+
+
+def repeatable(command: str) -> str:
+    """A command as another reader types it: folders of images are DIR, and other paths the names at their end."""
+    words = shlex.split(command)
+    for number, word in enumerate(words[2:], 2):
+        if words[number - 1] == "--data-source":
+            words[number] = "DIR"
+        elif "/" in word:
+            words[number] = Path(word).name
+    return shlex.join(words)

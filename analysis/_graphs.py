@@ -15,11 +15,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from analysis import _formats
 from analysis._models import best_in_tracker, bits_of, images_for, in_folder
 from analysis._rows import NAMES
 from analysis._statistics import pareto
 from analysis.runs import Query, Run, find_curves, find_runs
+from vqvae_core import tables
 from vqvae_core.files import write_whole
 from vqvae_core.likelihood import to_unit
 from vqvae_core.vqvae import VQVAE
@@ -187,5 +187,5 @@ def save(figure: Any, stem: Path, table: Sequence[Mapping[str, object]]) -> list
     plt.close(figure)
     temporary.replace(picture)
     numbers = stem.with_name(f"{stem.name}.csv")
-    write_whole(numbers, _formats.comma_separated(table) + "\n")
+    write_whole(numbers, tables.comma_separated(table) + "\n")
     return [picture, numbers]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import _formats
-from analysis._formats import Column
 from analysis._rows import NAMES, Row
 from analysis.published import Result, as_json
 from analysis.runs import is_missing, shown
+from vqvae_core import tables
+from vqvae_core.tables import Column
 
 NO_RUN = "no run yet"
 NO_SWEEP = "no sweep for it exists yet"
@@ -42,17 +42,15 @@ class Style:
     code: Callable[[str], str]
 
 
-TEXT = Style(_formats.text, _formats.wrapped, _formats.wrapped, str)
-MARKDOWN = Style(
-    _formats.markdown, _formats.markdown_text, lambda words: f"- {_formats.markdown_text(words)}", "`{}`".format
-)
+TEXT = Style(tables.text, tables.wrapped, tables.wrapped, str)
+MARKDOWN = Style(tables.markdown, tables.markdown_text, lambda words: f"- {tables.markdown_text(words)}", "`{}`".format)
 # Only the tables are for the paper; everything else is a comment there.
-LATEX = Style(_formats.latex, _formats.latex_comment, _formats.latex_comment, str)
+LATEX = Style(tables.latex, tables.latex_comment, tables.latex_comment, str)
 
 
 def as_csv(rows: Sequence[Row], split: str, tracker: str) -> str:
     """One line a row, numbers with all their digits, lists with spaces between their parts."""
-    return _formats.comma_separated([_flat(row, split) for row in rows])
+    return tables.comma_separated([_flat(row, split) for row in rows])
 
 
 def as_json_text(rows: Sequence[Row], split: str, tracker: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from analysis import _formats, _plots
+from analysis import _plots
 from analysis._commands import how_to_repeat
 from analysis._parallel import parallel
 from analysis._plots import Cost
@@ -20,6 +20,7 @@ from analysis._size import Counter
 from analysis._statistics import common_budget, importance, pareto
 from analysis._sweep import OBJECTIVE, STATES, Sweep, Trial, spread
 from analysis.runs import DEFAULT_TRACKER, Run, read_artifact, shown
+from vqvae_core import tables
 from vqvae_core.intervals import interval
 
 ROWS = 200  # of a table; the file has all of them, as CSV
@@ -221,7 +222,7 @@ def table_csv(sweep: Sweep, size: Mapping[str, float]) -> str:
             row |= {"images": run.steps.get(OBJECTIVE), "seconds": run.metrics.get("train/seconds")}
             row |= {"parameters": size.get(trial.run.id), **{name: run.metrics.get(name) for name in metrics}}
             rows.append({**row, "reason": run.tags.get("status.reason", "")})
-    return _formats.comma_separated(rows) if rows else ""
+    return tables.comma_separated(rows) if rows else ""
 
 
 def confirmed(sweep: Sweep) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from analysis._commands import how_to_repeat
 from analysis.runs import Curve, Query, Run, find_curves, find_runs
 from vqvae_core.intervals import interval
 
@@ -23,6 +24,7 @@ class Finding:
     evidence: Sequence[str]
     metric: str  # that the picture shows
     values: Mapping[str, Sequence[float]]  # of it, by setting
+    scale: str  # how large the runs were, against the report's
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Puzzle:
     question: str
     sweep: str  # name of its sweep in the tracker
     program: str  # that makes it
-    scale: str
     overturned_by: str
     read: Callable[[Arms, Sequence[Run], Curves], Finding]  # (complete runs, failed ones, histories of a metric)
+    picture: str = ""  # of images, among the published ones
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Verdict:
     finding: Finding
     runs: Sequence[str]  # their ids
     sweep: Run
+    needs: Sequence[str] = ()  # commands that train what the puzzle's own looks at
 
 
 def verdicts(uri: str, puzzles: Sequence[Puzzle]) -> dict[int, Verdict]:
@@ -69,8 +72,24 @@ def verdicts(uri: str, puzzles: Sequence[Puzzle]) -> dict[int, Verdict]:
             finding = puzzle.read(arms, failed, partial(find_curves, uri))
         except (KeyError, IndexError, statistics.StatisticsError):  # runs of an older version, or not yet all
             continue
-        found[puzzle.number] = Verdict(puzzle, finding, over, parent)
+        needs = list(dict.fromkeys(command for run in own for command in trained_by(run)))
+        found[puzzle.number] = Verdict(puzzle, finding, over, parent, needs)
     return found
+
+
+def trained_by(run: Run) -> list[str]:
+    """The commands that train the model that a run looked at, the first stage before the second.
+
+    A second stage without ``--model.first`` is trained on the run that the command before it makes.
+    """
+    stages = [
+        {name.removeprefix(stage): value for name, value in run.params.items() if name.startswith(stage)}
+        for stage in ("first.", "trained.")
+    ]
+    for config in stages:
+        config.pop("model.first", None)
+    commands = (how_to_repeat(config, [int(config["seed"])]) for config in stages if config)
+    return [command for command in commands if command]
 
 
 def by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -121,3 +140,24 @@ def difference(arms: Arms, more: str, less: str, metric: str = BITS) -> Differen
 def of_all(arms: Arms, metric: str = BITS) -> dict[str, list[float]]:
     """A metric of every setting."""
     return {arm: values(runs, metric) for arm, runs in arms.items()}
+
+
+def with_interval(own: Sequence[float], digits: int = 4) -> str:
+    """``1.2345 ± 0.0012``: a mean with its 95 % interval (Student's t), where there are several."""
+    half = interval(own)
+    return f"{statistics.mean(own):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def scale_of(arms: Arms, note: str = "") -> str:
+    """How large the trainings were: ``mnist, 32 channels (the report: 256), 12,000 images seen, 3 seeds``."""
+    runs = [run for own in arms.values() for run in own]
+    widths, images = ({int(run.params[name]) for run in runs} for name in ("model.hidden", "train.images"))
+    seeds = sorted({len(own) for own in arms.values()})
+    parts = [
+        ", ".join(sorted({run.dataset for run in runs})),
+        " or ".join(map(str, sorted(widths))) + " channels (the report: 256)",
+        " or ".join(f"{count:,}" for count in sorted(images)) + " images seen",
+        note,
+        " or ".join(map(str, seeds)) + " seeds",
+    ]
+    return ", ".join(filter(None, parts))

@@ -1,7 +1,7 @@
 """The report's puzzles: the verdict of each, its evidence, and what would overturn it.
 
 Run:     python analysis/puzzles.py
-         python analysis/puzzles.py --pictures figures --export results/puzzles.json
+         python analysis/puzzles.py --pictures results/puzzles --export results/puzzles.json --page docs/puzzles.md
 """
 # ruff: noqa: E402
 
@@ -19,14 +19,23 @@ PROJECT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a file: Python looks for modules in analysis/, where ours are not
     sys.path[0] = str(PROJECT)
 
-from analysis._formats import wrapped
+from analysis._commands import repeatable
 from analysis._puzzles import PUZZLES
-from analysis._verdicts import Finding, Puzzle, Verdict, verdicts
+from analysis._verdicts import BITS, Finding, Puzzle, Verdict, verdicts
 from analysis.runs import DEFAULT_TRACKER, tracking_uri
 from vqvae_core.files import write_whole
+from vqvae_core.intervals import interval
 from vqvae_core.overrides import OneLineParser, fail
+from vqvae_core.tables import wrapped
 
 KIND = "puzzles"
+UNITS = {
+    BITS: "bits/dim on valid",
+    "bits_per_code": "bits per code",
+    "second_foreground_error": "error where players, score and clock are (1: nothing of them is kept)",
+    "memory/peak_mb": "peak memory of the search, MiB",
+    "bits/dim": "bits/dim on test",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,10 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         published = read_published(chosen.results or PROJECT / "results")
         if chosen.export:
             export(chosen.export, {**published, **found} if chosen.export.exists() else found)
+        sections = []
         for puzzle in PUZZLES:
             entry = found.get(puzzle.number) or published.get(puzzle.number)
             picture = draw(entry, chosen.pictures) if entry and chosen.pictures else None
             print(shown(puzzle, entry, puzzle.number in found, picture), end="\n\n", flush=True)
+            sections.append(section(puzzle, entry))
+        if chosen.page:
+            save(chosen.page, "\n\n".join([INTRODUCTION, *sections]) + "\n", "--page")
     except ValueError as error:
         fail(str(error))
 
@@ -56,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--pictures", type=Path, metavar="DIR", help="draw the evidence of each as DIR/puzzle-N.png, with its CSV")
     add("--export", type=Path, metavar="FILE", help="publish the tracker's verdicts as JSON; others there are kept")
+    add("--page", type=Path, metavar="FILE", help="all verdicts as a page of Markdown (docs/puzzles.md)")
     add("--results", type=Path, metavar="DIR", help="published verdicts to fall back on (the project's results/)")
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
     return parser.parse_args(arguments)
@@ -66,16 +80,54 @@ def shown(puzzle: Puzzle, entry: Mapping[str, Any] | None, own: bool, picture: P
     lines = [f"{puzzle.number}. {puzzle.question}"]
     if entry is None:
         return "\n".join([*lines, f"   no runs yet; these decide it: {puzzle.program}"])
-    lines.append(wrapped(f"   {entry['answer']}"))
-    lines += [wrapped(f"   - {line}") for line in entry["evidence"]]
+    lines.append(wrapped(f"   {entry['answer']}", indent=3))
+    lines += [wrapped(f"   - {line}", indent=5) for line in entry["evidence"]]
     where = "the tracker" if own else "results/"
     dirty = "*" if entry["dirty"] else ""
-    lines.append(wrapped(f"   scale: {entry['scale']}"))
-    lines.append(wrapped(f"   overturned by: {entry['overturned_by']}"))
+    lines.append(wrapped(f"   scale: {entry['scale']}", indent=5))
+    lines.append(wrapped(f"   overturned by: {entry['overturned_by']}", indent=5))
     runs = ", ".join(run[:8] for run in entry["runs"][:4]) + (" ..." if len(entry["runs"]) > 4 else "")
     lines.append(f"   from {where}: {len(entry['runs'])} runs ({runs}), commit {entry['commit'][:10]}{dirty}")
+    lines += [f"   first: {command}" for command in entry.get("needs", ())]
     lines.append(f"   again: {entry['command']}")
+    lines += [f"   images: results/{puzzle.picture}"] if puzzle.picture else []
     return "\n".join([*lines, *([f"   picture: {picture}"] if picture else [])])
+
+
+INTRODUCTION = """# The report's puzzles
+
+What *Reproducing Neural Discrete Representation Learning* left open, and what our runs say to it. Each verdict has its
+effect with a 95 % interval and n, what would overturn it, and the commands that make its runs; DIR holds the images.
+This page is made from `results/puzzles.json` by `python analysis/puzzles.py --page docs/puzzles.md`."""
+
+
+def section(puzzle: Puzzle, entry: Mapping[str, Any] | None) -> str:
+    """A verdict as a part of a page in the project's docs/."""
+    title = f"## {puzzle.number}. {puzzle.question}"
+    if entry is None:
+        return f"{title}\n\nNo runs yet. These decide it: `{puzzle.program}`"
+    dirty = " with changes that are not in it" if entry["dirty"] else ""
+    made = f"{len(entry['runs'])} runs at commit {entry['commit'][:10]}{dirty}, {entry['hardware']}"
+    pictures = [f"![{puzzle.question} Every run and the means.](../results/puzzles/puzzle-{puzzle.number}.png)"]
+    pictures += [f"![The images it is about.](../results/{puzzle.picture})"] if puzzle.picture else []
+    parts = [
+        title,
+        f"**{entry['answer']}**",
+        "\n".join(f"* {line}" for line in entry["evidence"]),
+        "\n\n".join(pictures),
+        f"Scale: {entry['scale']}. It would be overturned by {entry['overturned_by']}. From {made}:",
+        "\n".join(["```", *entry.get("needs", ()), entry["command"], "```"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def save(path: Path, text: str, flag: str) -> None:
+    """Replace a file whole; ``ValueError`` names the flag that asked for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        raise ValueError(f"{flag} is {path}, which cannot be written ({error.strerror})") from None
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
@@ -85,9 +137,9 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "number": puzzle.number,
         "question": puzzle.question,
         **dataclasses.asdict(finding),
-        "scale": puzzle.scale,
         "overturned_by": puzzle.overturned_by,
-        "command": puzzle.program,
+        "needs": list(verdict.needs),
+        "command": repeatable(sweep.tags.get("command") or puzzle.program),
         "commit": sweep.commit,
         "dirty": sweep.dirty,
         "hardware": sweep.tags.get("hardware"),
@@ -104,7 +156,7 @@ def read_published(folder: Path) -> dict[int, dict[str, Any]]:
     try:
         content = json.loads(path.read_text())
         assert content["kind"] == KIND
-        fields = {f.name for f in dataclasses.fields(Finding)} | {"number", "scale", "overturned_by", "command", "runs"}
+        fields = {f.name for f in dataclasses.fields(Finding)} | {"number", "overturned_by", "command", "runs"}
         assert all(fields | {"commit", "dirty"} <= set(entry) for entry in content["puzzles"])
         return {entry["number"]: entry for entry in content["puzzles"]}
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
@@ -116,23 +168,29 @@ def export(path: Path, entries: Mapping[int, Mapping[str, Any]]) -> None:
     if not entries:
         raise ValueError(f"there is no verdict to publish in {path}")
     content = {"kind": KIND, "puzzles": [entries[number] for number in sorted(entries)]}
-    try:
-        write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ValueError(f"--export is {path}, which cannot be written ({error.strerror})") from None
+    save(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", "--export")
     print(f"published {len(entries)} verdicts in {path}", file=sys.stderr)
 
 
 def draw(entry: Mapping[str, Any], folder: Path) -> Path:
-    """The evidence of a verdict: every run a dot, the mean of each setting a line, beside the numbers as CSV."""
-    from analysis._graphs import plt, save
+    """The evidence of a verdict: every run a dot, the mean of each setting with its interval, beside them as CSV."""
+    from analysis._graphs import plt
+    from analysis._graphs import save as save_graph
 
     groups: Mapping[str, Sequence[float]] = entry["values"]
+    if entry["metric"] == BITS:
+        groups = dict(sorted(groups.items()))
     figure, axis = plt.subplots(figsize=(7, 1 + 0.38 * len(groups)), layout="constrained")
-    for row, (_name, own) in enumerate(groups.items()):
+    for row, own in enumerate(groups.values()):
+        mean, half = sum(own) / len(own), interval(own)
         axis.plot(own, [row] * len(own), "o", color="#2364aa", alpha=0.7)
-        axis.plot([sum(own) / len(own)] * 2, [row - 0.3, row + 0.3], color="#1b1f24", linewidth=2)
-    axis.set(yticks=range(len(groups)), yticklabels=list(groups), xlabel=entry["metric"])
+        axis.plot([mean] * 2, [row - 0.3, row + 0.3], color="#1b1f24", linewidth=2)
+        if half is not None:
+            axis.plot([mean - half, mean + half], [row, row], color="#1b1f24", linewidth=1)
+    names = [name.replace("_", " ").replace("none", "no batch norm") for name in groups]
+    several = any(len(own) > 1 for own in groups.values())
+    title = UNITS.get(entry["metric"], entry["metric"]) + ("; lines: means, 95 % intervals" if several else "")
+    axis.set(yticks=range(len(groups)), yticklabels=names, xlabel=title)
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
     if max(map(max, groups.values())) > 100 * min(map(min, groups.values())) > 0:
@@ -141,7 +199,7 @@ def draw(entry: Mapping[str, Any], folder: Path) -> Path:
     table = [
         {"setting": name, "metric": entry["metric"], "value": value} for name, own in groups.items() for value in own
     ]
-    return save(figure, folder / f"puzzle-{entry['number']}", table)[0]
+    return save_graph(figure, folder / f"puzzle-{entry['number']}", table)[0]
 
 
 if __name__ == "__main__":

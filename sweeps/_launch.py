@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import optuna
@@ -50,7 +51,6 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
         plan = with_dataset(plan, dataset)
         if settings.dry_run:
             print(describe_plan(plan), flush=True)
-            connect(plan.cluster, with_groups=plan.workers > 1)
             print(preflight.full(plan)[1])
             return
         storage = open_storage(plan.storage)
@@ -123,7 +123,8 @@ class Run:
         """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""
         print(describe_plan(self.plan), flush=True)
         self.tracker.start()
-        connect(self.plan.cluster, with_groups=self.plan.workers > 1)
+        if "tested" not in self.study.user_attrs:  # else there may be nothing left for Ray to do
+            connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
         tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
@@ -161,8 +162,12 @@ class Run:
     def _preflight(self) -> None:
         """Say what the sweep will cost; when all corners are measured, run it as it fits."""
         if self.plan.preflight:
-            self.plan, text = preflight.full(self.plan)
-            self.study.set_user_attr("part", self.plan.part)  # a continued sweep cuts its batches alike
+            plan, text = preflight.full(self.plan)
+            begun = self.study.get_trials(deepcopy=False) or any((plan.folder / "trials").glob("*"))
+            # Batches are cut alike from the first trial to the last: a checkpoint knows how its own were.
+            self.plan = replace(plan, part=self.plan.part) if begun else plan
+            self.study.set_user_attr("part", self.plan.part)
+            self.board.concurrent = self.plan.concurrent
             print(text, flush=True)
         elif not self.board.rows and (text := preflight.short(self.plan)):
             print(f"{'cost':10}{text}", flush=True)
@@ -218,7 +223,8 @@ class Run:
     def _stopped(self) -> None:
         """Before its end: the sweep's own run says so, and whoever gave a budget sees what it has bought."""
         tags = {"status.reason": f"{self.stop.cause}: {progress(self.board)}"}
-        self.journal.add("end", SWEEP, state="stopped", tags=tags)
+        with suppress(OSError):  # a full disk, which is told below
+            self.journal.add("end", SWEEP, state="stopped", tags=tags)
         if self.stop.status == SPENT and self.board.rows:
             print(f"\n{ranking(self.board, mean_image_floor(self.dataset, self.plan))}\n")
 

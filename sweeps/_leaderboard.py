@@ -8,12 +8,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from analysis._formats import Column, comma_separated, latex, markdown, text
 from sweeps._board import Row, by_merit
 from sweeps._display import number
 from sweeps._past import Past, shown
 from sweeps._plan import short
 from sweeps._ranking import FIGURES, PLACE, half_width, remark, replicated, searched
+from vqvae_core.tables import Column, comma_separated, latex, markdown, text
 
 Record = dict[str, Any]
 

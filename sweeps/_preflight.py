@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sweeps._cluster import connect
 from sweeps._display import clock
 from sweeps._plan import Plan, point_text
 from sweeps._ranking import table
@@ -206,6 +207,7 @@ def in_its_own_process(plan: Plan, experiment: Experiment) -> Measured:
     import ray
     from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
+    connect(plan.cluster, with_groups=plan.workers > 1)
     gpus = 1 if plan.gpus_per_worker else 0  # alone on it, for its memory is looked at as a whole
     remote = ray.remote(num_cpus=plan.cpus_per_worker, num_gpus=gpus, max_calls=1, max_retries=0)(measure)
     try:

@@ -16,11 +16,11 @@ from sweeps._journal import Journal
 from sweeps._plan import absolute_sqlite
 from sweeps._settings import DEFAULT_TRACKER
 from sweeps._tracker import SWEEP, Tracker, check
-from vqvae_core.checkpoint import Checkpoint, read
+from vqvae_core.checkpoint import CONFIG, FIRST, Checkpoint, read
 from vqvae_core.config import DataConfig
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.files import write_whole
-from vqvae_core.overrides import OneLineParser, code_version, fail
+from vqvae_core.overrides import OneLineParser, code_version, fail, flatten
 from vqvae_core.second_stage import find_checkpoint, runs_folder
 
 
@@ -78,6 +78,15 @@ def opened(where: str) -> tuple[Checkpoint, Dataset]:
         return checkpoint, prepare(data)
     except ValueError as error:
         fail(str(error))
+
+
+def training_of(checkpoint: Checkpoint) -> dict[str, object]:
+    """How a model came about, as settings of a case: ``trained.*``, and ``first.*`` of the stage before it."""
+    found: dict[str, object] = {f"trained.{name}": value for name, value in flatten(checkpoint.experiment).items()}
+    first = checkpoint.folder / FIRST / CONFIG
+    if first.exists():
+        found |= {f"first.{name}": value for name, value in json.loads(first.read_text()).items()}
+    return found
 
 
 def data_config(chosen: argparse.Namespace) -> DataConfig:

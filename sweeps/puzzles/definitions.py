@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -22,9 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sweeps.puzzles._record import Case, checkpoint_options, opened, record
+from sweeps.puzzles._record import Case, checkpoint_options, opened, record, training_of
 from vqvae_core.batches import Images
 from vqvae_core.data import Dataset
+from vqvae_core.intervals import interval
 from vqvae_core.likelihood import (
     HALF_RANGE,
     bits_per_dim,
@@ -56,24 +59,33 @@ ANSWERS = {
 }
 
 
+@dataclass(frozen=True)
+class Price:
+    """What each definition says of one way to answer, in bits/dim."""
+
+    metrics: dict[str, float]  # of the whole test split
+    of_images: dict[str, list[float]]  # two of the definitions, image by image
+
+
 @torch.no_grad()
-def priced(model: VQVAE, dataset: Dataset, name: str, batch: int = 256) -> dict[str, float]:
-    """What each definition says of one way to answer, on the test split; scales are fitted on training images."""
+def priced(model: VQVAE, dataset: Dataset, name: str, batch: int = 256) -> Price:
+    """The price of one way to answer, on the test split; scales are fitted on training images."""
     device, answer = torch.device("cpu"), ANSWERS[name]
     train, test = Images(dataset, "train", device), Images(dataset, "test", device)
     some = train.levels(torch.linspace(0, len(train) - 1, min(1000, len(train))).long().numpy())
     fitted_on = to_levels(answer(model, to_unit(some)))
     scales = {kind: fit_log_scale(kind, some.float(), fitted_on) for kind in ("gaussian", "logistic")}
     variance = float(((fitted_on - some) / HALF_RANGE).double().pow(2).mean())  # best sigma^2 on [-1, 1]
-    errors, nats = 0.0, dict.fromkeys(scales, 0.0)
+    errors: list[float] = []  # mean squared error of each image on [-1, 1]
+    nats: dict[str, list[float]] = {kind: [] for kind in scales}
     for start in range(0, len(test), batch):
         levels = test.levels(torch.arange(start, min(start + batch, len(test))).numpy())
         mean = to_levels(answer(model, to_unit(levels)))
-        errors += float(((mean - levels) / HALF_RANGE).double().pow(2).sum())
+        errors += ((mean - levels) / HALF_RANGE).double().pow(2).flatten(1).mean(1).tolist()
         for kind, scale in scales.items():
-            nats[kind] += float(nll_per_image(kind, levels.float(), mean, scale).sum())
+            nats[kind] += nll_per_image(kind, levels.float(), mean, scale).tolist()
     dims = dataset.dims
-    mse = errors / len(test) / dims
+    mse = math.fsum(errors) / len(test)
     kl = 0.0 if name == "a grey image" else uniform_rate(model.num_latents, model.config.num_codes)
     rate = bits_per_dim(kl, dims)
 
@@ -81,14 +93,28 @@ def priced(model: VQVAE, dataset: Dataset, name: str, batch: int = 256) -> dict[
         """-log2 of a Gaussian's density at the pixels, per dimension, for levels that are 2 / 255 apart."""
         return bits_per_dim(math.log(HALF_RANGE) + 0.5 * math.log(2 * math.pi * sigma2) + mse / (2 * sigma2), 1)
 
-    return {
+    metrics = {
         "mse": mse,
         "rate": rate,
         "bits/eq7": eq7_from_kl(mse, kl, dims),
         "bits/sigma_1": density(1.0) + rate,
         "bits/best_sigma": density(variance) + rate,
-        **{f"bits/{kind}_mass": bits_per_dim(total, len(test) * dims) + rate for kind, total in nats.items()},
+        **{f"bits/{kind}_mass": bits_per_dim(math.fsum(own), len(test) * dims) + rate for kind, own in nats.items()},
     }
+    of_images = {
+        "bits/eq7": [eq7_from_kl(error, kl, dims) for error in errors],
+        "bits/logistic_mass": [bits_per_dim(own, dims) + rate for own in nats["logistic"]],
+    }
+    return Price(metrics, of_images)
+
+
+def more_than(price: Price, other: Price) -> dict[str, float]:
+    """How much dearer than another a way to answer is, with half the 95 % interval over the test images."""
+    found: dict[str, float] = {}
+    for name, own in price.of_images.items():
+        gaps = [a - b for a, b in zip(own, other.of_images[name], strict=True)]
+        found |= {f"{name}_more": statistics.mean(gaps), f"{name}_more_half": interval(gaps) or 0.0}
+    return found
 
 
 def main() -> None:
@@ -103,8 +129,12 @@ def main() -> None:
         "model.num_codes": model.config.num_codes,
         "codes": model.num_latents,
     }
-    seen = {"images_seen": checkpoint.images_seen}
-    cases = [Case(name, {"arm": name, **size, **seen}, priced(model, dataset, name)) for name in ANSWERS]
+    seen = {"images_seen": checkpoint.images_seen, **training_of(checkpoint)}
+    prices = {name: priced(model, dataset, name) for name in ANSWERS}
+    cases = [
+        Case(name, {"arm": name, **size, **seen}, price.metrics | more_than(price, prices["the model"]))
+        for name, price in prices.items()
+    ]
     record("puzzle_definitions", QUESTION, dataset.name, cases)
 
 

@@ -100,7 +100,8 @@ def case(dataset: Dataset, experiment: Experiment, in_place: bool) -> Case:
     black = float((images + 1).pow(2).mean())
     metrics = {**last.metrics, **before, **after, "black/mse": black}
     arm = f"{'in_place' if in_place else 'ours'}_{'batch_norm' if config.batch_norm else 'none'}"
-    settings = {"arm": arm, "in_place": in_place, "model.batch_norm": config.batch_norm}
+    settings: dict[str, object] = {"arm": arm, "in_place": in_place, "model.batch_norm": config.batch_norm}
+    settings |= {"model.hidden": config.hidden, "train.images": experiment.train.images}
     print(f"{arm} seed {experiment.seed}: {metrics['valid/bits_per_dim']:.4f} bits/dim", flush=True)
     return Case(f"{arm}-seed-{experiment.seed}", settings, metrics, experiment.seed)
 

@@ -10,6 +10,7 @@ Scale:   the real sizes: 21 x 21 positions, K 512, D 256; the report's way at a 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,9 @@ def grown(way: str, batch: int) -> tuple[float, int]:
     sizes = map(str, (batch * POSITIONS, CODES, DIMS))
     command = [sys.executable, "-c", PROGRAM, *sizes, WAYS[way]]
     project = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project)
+    # glibc keeps freed blocks, more or fewer of them from run to run; those of this size and more it then gives back.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project, env=environment)
     kilobytes, found = map(int, done.stdout.split())
     return kilobytes / 1024, found
 

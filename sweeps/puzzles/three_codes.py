@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import torch
 
-from sweeps.puzzles._record import Case, checkpoint_options, opened, record
+from sweeps.puzzles._record import Case, checkpoint_options, opened, record, training_of
 from vqvae_core.codes import codes_of
 from vqvae_core.hierarchical import Hierarchy
 from vqvae_core.hierarchy_task import evaluate
@@ -50,6 +50,7 @@ def main() -> None:
             write_picture(grid(both_reconstructions(model, dataset, "test")), picture)
             settings = {f"model.{name}": getattr(model.config, name) for name in SETTINGS}
             settings |= {"arm": "report" if not number else f"other {number}", "images_seen": checkpoint.images_seen}
+            settings |= training_of(checkpoint)
             found = {name: metrics[name] for name in MEASURED if name in metrics}
             cases.append(Case(Path(where).name, settings, found, pictures=[picture]))
         record("puzzle_three_codes", QUESTION, dataset.name, cases)

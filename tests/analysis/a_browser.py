@@ -13,7 +13,9 @@ class Browser:
         self.driver = driver
 
     def open(self, address: str, width: int = 1200, height: int = 900) -> None:
-        """Load a page in a window of a size in CSS pixels; what earlier pages said is forgotten."""
+        """Load a page in a window of a size in CSS pixels; what earlier pages said and asked for is forgotten."""
+        self.driver.get("about:blank")  # the earlier page may go on asking until it is left
+        self.said(), self.asked()
         self.resize(width, height)
         self.driver.get(address)
 

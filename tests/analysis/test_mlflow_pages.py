@@ -135,7 +135,7 @@ def test_the_experiment_is_in_the_list(site: Site, browser: Browser) -> None:
 def rows(browser: Browser) -> list[str]:
     """Ids of the runs in the table, from top to bottom."""
     script = """return [...document.querySelectorAll(".ag-row[row-id]")]
-                .map((row) => [row.getAttribute("row-id"), row.getBoundingClientRect().top])"""
+                .map((row) => [row.getAttribute("row-id"), Number(row.getAttribute("row-index"))])"""
     found = dict(browser.run(script))
     return sorted(found, key=lambda run: found[run])
 
@@ -160,10 +160,15 @@ def test_the_sweep_has_its_trials_under_it_and_a_trial_its_replicates(site: Site
     trials = {site.runs[name] for name in ("sweep", "000", "001", "002")}
     until(lambda: set(rows(browser)) == trials, "the trials")
     unfold(browser, site.runs["002"])
-    until(lambda: set(rows(browser)) == set(site.runs.values()), "the replicate")
-    order = rows(browser)
-    assert order[0] == site.runs["sweep"]
-    assert order.index(site.runs["002-seed-1"]) == order.index(site.runs["002"]) + 1
+
+    def in_place() -> bool:
+        order = rows(browser)  # while rows slide apart, it may be that of a moment
+        if set(order) != set(site.runs.values()):
+            return False
+        below = order.index(site.runs["002"]) + 1
+        return order[0] == site.runs["sweep"] and order.index(site.runs["002-seed-1"]) == below
+
+    until(in_place, "the replicate under its trial")
 
 
 def test_three_trials_side_by_side_show_their_bits_and_the_parts(site: Site, browser: Browser) -> None:
@@ -189,7 +194,6 @@ def test_a_trial_says_what_it_was_and_shows_its_picture(site: Site, browser: Bro
     # The first parameters are those that were swept.
     parameters = words[words.index("Parameters (") :].split()
     assert parameters.index("train.lr") < parameters.index("data.name")
-    browser.said()
     browser.open(f"{page}/artifacts/reconstructions.png", 1600, 1000)
     image = """const shown = [...document.images].filter((i) => i.naturalWidth === 8 && i.naturalHeight === 6);
                return shown.length || document.querySelectorAll(".js-plotly-plot image").length"""

@@ -11,10 +11,10 @@ import pytest
 from made_up_tracker import result
 
 from analysis import _commands
-from analysis._formats import WIDTH, Column, latex_text, markdown_text, text
 from analysis.published import as_json, read_results, write_results
 from vqvae_core.overrides import flatten, split_overrides, with_overrides
 from vqvae_core.presets import PRESETS, cifar10_vqvae
+from vqvae_core.tables import WIDTH, Column, latex_text, markdown_text, text
 
 
 def test_how_to_make_a_row_names_only_sweeps_that_exist(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from PIL import Image
 from analysis._puzzles import PUZZLES
 from analysis.puzzles import main
 from vqvae_core.intervals import interval
+from vqvae_core.overrides import flatten, with_overrides
+from vqvae_core.presets import PRESETS
 
 SWEEPS = Path(__file__).parents[2] / "sweeps" / "puzzles"
 
@@ -23,7 +26,8 @@ def tracker(folder: Path, sweep: str, runs: list[tuple[str, int, dict[str, Any],
     """A tracker with one puzzle's sweep: (arm, seed, further params, metrics); no metrics = failed."""
     writer = Writer(folder)
     common = {"sweep.id": f"{sweep}-1", "mlflow.source.git.commit": "0123456789abcdef", "git.dirty": "false"}
-    writer.run(sweep, "FINISHED", {**common, "stage": "sweep", "command": "python sweeps/puzzles/x.py"})
+    command = "python sweeps/puzzles/x.py --data-source /home/me/images --checkpoint /home/me/runs/mine --seeds 3"
+    writer.run(sweep, "FINISHED", {**common, "stage": "sweep", "command": command})
     for arm, seed, params, metrics in runs:
         tags = {**common, "stage": "fixed", "seed": str(seed)}
         end = "FINISHED" if metrics else "FAILED"
@@ -39,15 +43,24 @@ def said(uri: str, number: int, capsys: pytest.CaptureFixture[str], *arguments: 
 
 
 def bits(**arms: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
-    return [(a, seed, {}, {"valid/bits_per_dim": v}) for a, values in arms.items() for seed, v in enumerate(values)]
+    size = {"model.hidden": 32, "train.images": 12_000}
+    return [
+        (arm, seed, size, {"valid/bits_per_dim": value, "valid/perplexity": 40.0})
+        for arm, values in arms.items()
+        for seed, value in enumerate(values)
+    ]
 
 
-OTHERS = {"none_linear": [2.5], "none_kmeans": [2.5], "none_softmax": [1.7]}
+OTHERS = {"none_linear": [2.5] * 3, "none_kmeans": [2.5] * 3, "none_softmax": [1.7] * 3}
 
 
 @pytest.mark.parametrize(
     ("without", "words"),
-    [([2.5, 2.6, 2.55], "No: without it"), ([2.9, 3.0, 2.95], "Yes: without it the model is worse")],
+    [
+        ([2.5, 2.6, 2.55], "No: without it the model is better"),
+        ([2.9, 3.0, 2.95], "Yes: without it the model is worse"),
+        ([2.5, 2.9, 2.71], "Not that these seeds could tell"),
+    ],
 )
 def test_batch_norm(without: list[float], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     normal = [2.7, 2.72, 2.71]
@@ -57,11 +70,33 @@ def test_batch_norm(without: list[float], words: str, tmp_path: Path, capsys: py
     assert words in printed
     assert f"{statistics.mean(gaps):+.4f} ± {interval(gaps):.4f} (n = 3 seeds)" in printed
     assert "overturned by: runs at 256 channels" in printed and "commit 0123456789" in printed
-    assert "again: python sweeps/puzzles/batch_norm.py" in printed
+    assert "scale: mnist, 32 channels (the report: 256), 12,000 images seen, 3 seeds" in printed
+    # The command that was typed, without where its maker kept things.
+    assert "again: python sweeps/puzzles/x.py --data-source DIR --checkpoint mine --seeds 3" in printed
+
+
+def codebook_runs(frozen: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
+    arms = {"trained": [2.5, 2.52, 2.51], "frozen": frozen, "frozen_normal": frozen, "ema_kmeans": [2.4, 2.42, 2.41]}
+    return bits(**{f"{arm}_d{dim}": values for arm, values in arms.items() for dim in (8, 256)})
+
+
+@pytest.mark.parametrize(
+    ("frozen", "words"),
+    [
+        ([2.6, 2.61, 2.63], "at D 8 worse than one trained from the same start and worse than one of moving averages"),
+        ([2.3, 2.31, 2.33], "at D 8 better than one trained from the same start and better than one of moving"),
+        ([2.1, 2.51, 2.9], "at D 8 not separable from one trained from the same start and not separable from one of"),
+    ],
+)
+def test_frozen_codebook(frozen: list[float], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = said(tracker(tmp_path, "puzzle_frozen_codebook", codebook_runs(frozen)), 2, capsys)
+    gaps = [a - b for a, b in zip(frozen, [2.5, 2.52, 2.51], strict=True)]
+    assert words in printed
+    assert f"D 256: frozen U(-1/K, 1/K) minus trained from the same start: {statistics.mean(gaps):+.4f}" in printed
 
 
 def beta_runs(diverged: int, rise: float = 0.0) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
-    params = {"train.images": 162_000}
+    params = {"train.images": 162_000, "model.hidden": 32}
     runs: list[tuple[str, int, dict[str, Any], dict[str, float]]] = []
     for lr in ("0.0003", "0.001"):
         for beta in ("0.25", "1.0"):
@@ -84,8 +119,12 @@ def test_a_failed_run_is_a_diverged_one(
 
 def label_runs(moved: float, untrained: float) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
     rows = {"row_0/moved": 0.1, "row_0/gradient": 9.0, "row_1/moved": moved, "row_1/gradient": moved}
-    cost = [("untrained", seed, {}, {"bits_per_code": untrained + seed}) for seed in range(3)]
-    return [("training", 0, {}, rows), ("none", 0, {}, {"bits_per_code": 0.3}), *cost]
+    size: dict[str, Any] = {"maps": 256, "images_seen": 1000}
+    for stage, model, changed in (("first", "vqvae", {"model.hidden": 64}), ("trained", "prior", {"model.layers": 4})):
+        config = flatten(with_overrides(PRESETS[f"boxing_{model}"](), {**changed, "data.root": "/home/me/data"}))
+        size |= {f"{stage}.{name}": value for name, value in config.items()}
+    cost = [("untrained", seed, size, {"bits_per_code": untrained + seed}) for seed in range(3)]
+    return [("training", 0, size, rows), ("none", 0, size, {"bits_per_code": 0.3}), *cost]
 
 
 @pytest.mark.parametrize(
@@ -95,16 +134,22 @@ def label_runs(moved: float, untrained: float) -> list[tuple[str, int, dict[str,
 def test_unseen_label(
     moved: float, untrained: float, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert words in said(tracker(tmp_path, "puzzle_unseen_label", label_runs(moved, untrained)), 4, capsys)
+    printed = said(tracker(tmp_path, "puzzle_unseen_label", label_runs(moved, untrained)), 4, capsys)
+    assert words in printed
+    # What was looked at has to be trained first: the VQ-VAE, then the prior on it.
+    first, second = "python -m vqvae_core boxing_vqvae --model.hidden 64", "boxing_prior --model.layers 4 --seed 0"
+    assert 0 < printed.index(first) < printed.index(second) < printed.index("again: ")
+    assert "/home/me" not in printed
 
 
 def definition_runs(upside_down: bool) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
     names = ("sigma_1", "best_sigma", "gaussian_mass", "logistic_mass")
     runs = []
     for place, arm in enumerate(("the model", "the model, blurred", "a grey image")):
-        metrics = {f"bits/{name}": 4.0 + place for name in names} | {"mse": 0.1}
+        metrics = {f"bits/{name}": 4.0 + place for name in names} | {"mse": 0.1, "rate": 0.2}
+        metrics |= {f"bits/{name}_more{end}": 0.01 for name in ("eq7", "logistic_mass") for end in ("", "_half")}
         metrics["bits/eq7"] = 6.0 - place if upside_down else 6.0 + place
-        runs.append((arm, 0, {"test_images": 10_000}, metrics))
+        runs.append((arm, 0, {"test_images": 10_000, "images_seen": 5000}, metrics))
     return runs
 
 
@@ -124,6 +169,7 @@ def test_verdicts_are_published_and_read_without_a_tracker(tmp_path: Path, capsy
     content = json.loads((folder / "puzzles.json").read_text())
     assert [entry["number"] for entry in content["puzzles"]] == [3, 4]
     assert all(entry["command"].startswith("python sweeps/puzzles/") for entry in content["puzzles"])
+    assert all(entry["scale"] and entry["overturned_by"] for entry in content["puzzles"])
     capsys.readouterr()
     nothing = f"sqlite:///{tmp_path}/none.db"
     main(["--tracking-uri", nothing, "--results", str(folder), "--pictures", str(tmp_path / "drawn")])
@@ -134,6 +180,15 @@ def test_verdicts_are_published_and_read_without_a_tracker(tmp_path: Path, capsy
         with Image.open(tmp_path / "drawn" / f"puzzle-{number}.png") as picture:
             picture.verify()
         assert (tmp_path / "drawn" / f"puzzle-{number}.csv").read_text().count("\n") > 3
+
+
+def test_the_page_in_docs_is_made_from_the_published_verdicts(tmp_path: Path) -> None:
+    project = SWEEPS.parents[1]
+    main(["--tracking-uri", f"sqlite:///{tmp_path}/none.db", "--page", str(tmp_path / "puzzles.md")])
+    text = (project / "docs" / "puzzles.md").read_text()
+    assert (tmp_path / "puzzles.md").read_text() == text
+    pictures = re.findall(r"\]\((\.\./results/[^)]+)\)", text)
+    assert len(pictures) >= 8 and all((project / "docs" / picture).exists() for picture in pictures)
 
 
 def test_half_a_sweep_is_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("width", [320, 390, 700, 1200, 2000])
 def test_nothing_is_said_asked_or_cut_off(width: int, browser: Browser, address: str) -> None:
-    browser.said(), browser.asked()
     browser.open(address, width)
     assert browser.asked() == [address]
     assert browser.said() == []

@@ -19,10 +19,10 @@ import made_up_tracker
 import pytest
 from made_up_tracker import AWKWARD, CIFAR10_VAE, CIFAR10_VQVAE, COMMIT, OTHER, result
 
-from analysis._formats import WIDTH
 from analysis._rows import ALIKE, BEST, ONE_SEED, OTHER_IMAGES, WORSE, remark
 from analysis.published import as_json, read_results
 from analysis.table1 import main
+from vqvae_core.tables import WIDTH
 
 PROJECT = Path(__file__).parents[2]
 FORMATS = ("text", "md", "csv", "latex", "json")

@@ -41,9 +41,9 @@ def cut(cell: str, most: int) -> str:
     return cell if len(cell) <= most else cell[: most - 1] + "…"
 
 
-def wrapped(words: str, width: int = WIDTH) -> str:
+def wrapped(words: str, width: int = WIDTH, indent: int = 2) -> str:
     """A paragraph as lines of at most ``width`` characters, all but the first indented; longer words stay whole."""
-    return textwrap.fill(words, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(words, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown(columns: Sequence[Column]) -> str:
