@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from sweeps import _budget
 from sweeps._budget import Budget, Meter
+from sweeps._launch import launch
 from sweeps._settings import parse
 from sweeps._space import Sweep
-
-SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
 @pytest.mark.parametrize(
@@ -115,41 +111,53 @@ def test_a_killed_driver_loses_no_more_than_since_the_last_save(tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_a_sweep_stops_with_checkpoints_when_it_is_spent_and_goes_on_with_more(
-    tracked: Path, digits_root: Path, tmp_path: Path
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SWEEPS / "beta_lr.py"), "--dataset", "digits", "--trials", "2", "--concurrent", "1"]
-    command += ["--images", "20000", "--scheduler", "none", "--model.hidden", "8", "--model.num_codes", "16"]
-    command += ["--model.code_dim", "4", "--train.calibration_images", "64", "--train.eval_every", "2000"]
+    from sweeps.beta_lr import sweep
 
-    def run(*more: str) -> str:
-        done = subprocess.run([*command, *more], cwd=tracked, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    journal = tracked / "runs" / "beta_lr-digits" / "journal.jsonl"
 
-    empty = tmp_path / "empty.db"
-    shutil.copy(tracked / "mlflow.db", empty)
-    first = run("--budget", "0.1s")  # less than an actor's start: nothing is trained, and it is said
+    arguments = ["--dataset", "digits", "--trials", "2", "--concurrent", "1", "--images", "60000"]
+    arguments += ["--scheduler", "none", "--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4"]
+    arguments += ["--train.calibration_images", "64", "--train.eval_every", "12000"]
+
+    def run(budget: str) -> str:
+        launch(sweep, [*arguments, "--budget", budget])
+        return capsys.readouterr().out
+
+    first = run("0.1s")  # less than an actor's start
+    assert "stops when 0.1s of training are spent" in first
     assert "the budget of 0.1s is spent; 0 of 2 done" in first
-    again = run("--budget", "0.1s")
-    assert "starts" not in again
-    assert "The same command with a larger --budget continues it." in again
-    part = run("--budget", "9s")
-    assert "the budget of 9s is spent" in part
-    client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
+    assert "The same command with a larger --budget continues it." in first
+    assert "starts" not in run("0.1s")
+    with monkeypatch.context() as patched:  # spent in the middle of a trial, however fast the machine is
+        patched.setattr(Meter, "spent", property(lambda meter: journal.read_text().count('"report"') >= 1))
+        part = run("8s")
+    assert "the budget of 8s is spent; 0 of 2 done" in part
+    assert "stopped: the budget of 8s is spent; it had seen" in part  # the ranking's remark
+    runs = runs_of(tracked)
+    assert runs["beta_lr-digits"].info.status == "KILLED"
+    assert runs["beta_lr-digits"].data.tags["status.reason"].startswith("the budget of 8s is spent: ")
+    stopped = [r for r in runs.values() if r.data.tags.get("trial.state") == "stopped"]
+    assert len(stopped) == 1
+    assert stopped[0].data.tags["status.reason"].startswith("the budget of 8s is spent; it had seen ")
+    assert list((tracked / "runs" / "beta_lr-digits" / "trials").glob("*/checkpoints/at-*"))
+
+    rest = run("1h")
+    assert "best: trial" in rest and "is spent" not in rest
+    assert {r.info.status for r in runs_of(tracked).values()} == {"FINISHED"}
+    for name, r in runs_of(tracked).items():
+        if name != "beta_lr-digits":
+            points = MlflowClient(f"sqlite:///{tracked}/mlflow.db").get_metric_history(
+                r.info.run_id, "valid/bits_per_dim"
+            )
+            assert sorted(point.step for point in points) == [12000, 24000, 36000, 48000, 60000]
+
+
+def runs_of(folder: Path) -> dict[str, Run]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("digits/beta_lr")
     assert experiment is not None
-    found = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
-    assert found["beta_lr-digits"].info.status == "KILLED"
-    assert found["beta_lr-digits"].data.tags["status.reason"].startswith("the budget of 9s is spent: ")
-    stopped = [r for r in found.values() if r.data.tags.get("trial.state") == "stopped"]
-    if stopped:
-        assert "the budget of 9s is spent; it had seen" in part
-        assert all(r.data.tags["status.reason"].startswith("the budget of 9s is spent; it had") for r in stopped)
-    rest = run("--budget", "1h")
-    assert rest.count("rank  trial") == 1
-    shutil.copy(empty, tracked / "mlflow.db")
-    calm = run("--name", "calm", "--storage", f"sqlite:///{tmp_path}/calm.db")
-    table = rest[rest.index("rank  trial") :].split("\n\n")[0]
-    assert table == calm[calm.index("rank  trial") :].split("\n\n")[0]
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
