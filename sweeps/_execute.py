@@ -17,6 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps._asha import Asha
+from sweeps._cluster import connect
 from sweeps._events import Events
 from sweeps._group import trial_of_workers
 from sweeps._plan import REDUCTION, Plan
@@ -90,6 +91,7 @@ def execute(
     plan: Plan, searcher: Searcher, count: int, scheduler: TrialScheduler, events: Events, stop: StopFlag
 ) -> None:
     """Run up to ``count`` trials; returns when all are over or the flag was raised."""
+    connect(plan.cluster, with_groups=plan.workers > 1)
     if plan.workers == 1:
         resources = {"CPU": plan.cpus_per_worker, "GPU": plan.gpus_per_worker}
         trainable = tune.with_resources(TrialActor, resources)

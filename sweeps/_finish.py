@@ -13,6 +13,7 @@ import optuna
 import torch
 
 from sweeps._board import Board, Row, by_merit
+from sweeps._cluster import connect
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._ranking import pareto, replicated, searched
@@ -92,6 +93,9 @@ def test_best(plan: Plan, study: optuna.Study, board: Board, best: Row, journal:
     for row in rows:
         row.metrics = {**row.metrics, **tested.get(row.run, {})}
     rows = [row for row in rows if row.run not in tested]
+    if not rows:
+        return
+    connect(plan.cluster, with_groups=plan.workers > 1)
     folders = [plan.folder / "trials" / row.run for row in rows]
     configs = [
         config_of(plan.experiment(row.point, row.seed), folder, plan) for row, folder in zip(rows, folders, strict=True)

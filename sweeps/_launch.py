@@ -108,7 +108,8 @@ class Run:
         """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""
         print(describe_plan(self.plan), flush=True)
         self.tracker.start()
-        connect(self.plan.cluster, with_groups=self.plan.workers > 1)
+        if "tested" not in self.study.user_attrs:  # else there may be nothing left for Ray to do
+            connect(self.plan.cluster, with_groups=self.plan.workers > 1)
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
         tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"

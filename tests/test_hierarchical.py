@@ -27,7 +27,7 @@ from vqvae_core.train import fit
 from vqvae_core.vqvae import VQVAE
 
 SMALL = HierarchyConfig(hidden=8, residual_blocks=1, num_codes=8, code_dim=4, layers=3, decoder_hidden=4, head=8)
-VARIANTS = [(pooling, condition) for pooling in ("average", "positions") for condition in ("vector", "map")]
+VARIANTS = [(p, condition) for p in ("average", "positions", "none") for condition in ("vector", "map")]
 
 
 def first_for(height: int, width: int, groups: int = 1) -> FirstStage:
@@ -57,9 +57,27 @@ def test_any_map_becomes_so_many_codes(pooling: str, condition: str, height: int
     model = model_for(height, width, groups, pooling=pooling, condition=condition).eval()
     indices = maps(model)
     codes = model.encode(indices)
-    assert codes.shape == (2, 3, 1, 1) and int(codes.max()) < 8
+    cells = (1, 1) if pooling != "none" else model.code_shape[1:]
+    assert codes.shape == (2, 3, *cells) and codes.shape[1:] == model.code_shape and int(codes.max()) < 8
     assert model.nll(indices, codes).shape == (2,)
     assert second_reconstruction(model, indices).shape == indices.shape
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "halvings", "cells"),
+    [(21, 21, 2, (6, 6)), (21, 21, 3, (3, 3)), (8, 5, 1, (4, 3)), (2, 2, 3, (1, 1))],
+)
+def test_without_pooling_each_cell_of_the_map_has_its_codes(
+    height: int, width: int, halvings: int, cells: tuple[int, int]
+) -> None:
+    model = model_for(height, width, pooling="none", condition="map", halvings=halvings).eval()
+    assert model.code_shape == (3, *cells)
+    # What a code says is told where it stands: another code in the last cell leaves the first positions as they were.
+    codes = torch.zeros(1, 3, *cells, dtype=torch.long)
+    changed = codes.clone()
+    changed[..., -1, -1] = 5
+    moved = (model.condition_of(changed) - model.condition_of(codes)).abs().amax(1)[0].gt(0)
+    assert moved[-1, -1] and (moved[0, 0] == (max(cells) == 1))
 
 
 def test_the_codebooks_are_trained_and_saved() -> None:

@@ -100,6 +100,15 @@ def test_the_rate_is_the_models_nats_over_the_values_of_the_images(images: Datas
     assert {metrics[f"valid/{n}"] for n in ("distortion", "rate_unigram")} == {own["distortion"], own["rate_unigram"]}
 
 
+def test_codes_that_cost_nothing_are_worth_any_compression(
+    images: Dataset, first_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collapsed codebook is a bad model and no error: training goes on."""
+    monkeypatch.setattr(Prior, "nll", lambda self, indices, labels: torch.zeros(len(indices), dtype=torch.float64))
+    metrics = next(fit(second("prior", images, first_run), dataset=images)).metrics
+    assert (metrics["valid/rate_prior"], metrics["valid/compression_prior"]) == (0, math.inf)
+
+
 def test_a_prior_learns(images: Dataset, first_run: Path) -> None:
     longer = {"train.images": 3000, "train.eval_every": 1000, "train.lr": 5e-3, "model.dropout": 0.0}
     report = last(fit(second("prior", images, first_run, **longer), dataset=images))
@@ -300,7 +309,7 @@ def test_every_data_set_of_the_report_has_both_presets() -> None:
         assert (model.pooling, model.condition, model.rare_weight) == ("average", "vector", 0.0)
         kept = PRESETS[f"{name}_hierarchy_map"]().model
         assert isinstance(kept, HierarchyConfig)
-        assert (kept.codes, kept.pooling, kept.condition) == (12, "positions", "map")
+        assert (kept.codes, kept.pooling, kept.condition) == (1, "none", "map")
         assert prior.data == hierarchy.data == PRESETS[f"{name}_vqvae"]().data
 
 

@@ -14,6 +14,7 @@ import torch
 from made_up import without_times, write_made_up
 from torch import Tensor
 
+from vqvae_core import hardware
 from vqvae_core.batches import Images
 from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset
@@ -396,13 +397,23 @@ class TestHardware:
         assert choose_precision(tiny_on(**{"train.precision": "float32"}), cpu) == torch.float32
         assert choose_precision(tiny_on(), cpu) == torch.float32  # 8 channels: narrow layers gain nothing
 
-    @pytest.mark.parametrize("has", [True, False])
-    def test_auto_takes_bfloat16_where_the_processor_has_it(
-        self, tiny_on: TinyOn, monkeypatch: pytest.MonkeyPatch, has: bool
+    @pytest.mark.parametrize(
+        ("amx", "avx512", "amd", "faster"),
+        [
+            (True, True, False, True),
+            (False, True, True, True),
+            (False, True, False, False),
+            (False, False, True, False),
+        ],
+    )
+    def test_auto_takes_bfloat16_where_the_processor_is_faster_with_it(
+        self, tiny_on: TinyOn, monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, amd: bool, faster: bool
     ) -> None:
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+        monkeypatch.setattr(hardware, "_is_amd", lambda: amd)
         wide = tiny_on(**{"model.hidden": 64})
-        assert choose_precision(wide, torch.device("cpu")) == (torch.bfloat16 if has else torch.float32)
+        assert choose_precision(wide, torch.device("cpu")) == (torch.bfloat16 if faster else torch.float32)
 
     def test_bfloat16_trains_about_as_float32_does(self, tiny_on: TinyOn, made_up: Dataset) -> None:
         losses = {

@@ -319,7 +319,10 @@ class HierarchyConfig(Checked):
     first: str = option("", "the first VQ-VAE: a checkpoint, or a run's or a sweep's folder or name, of which the best")
     hidden: int = option(256, "channels of the encoder's convolutions", least=1)
     residual_blocks: int = option(2, "residual blocks in the encoder", least=0)
-    codes: int = option(3, "codes that a whole map is compressed to, each with its codebook", least=1)
+    halvings: int = option(2, "of the map's height and width in the encoder, as far as the map allows", least=0)
+    codes: int = option(
+        3, "M, codes of a whole map (pooling none: of each cell of the encoder's), each with its codebook", least=1
+    )
     num_codes: int = option(512, "K, entries of a codebook", least=2)
     code_dim: int = option(256, "D, dimensions of one entry", least=1)
     beta: float = option(1.0, "weight of the commitment loss, beta in Equation 6", least=0)
@@ -334,8 +337,8 @@ class HierarchyConfig(Checked):
     )
     pooling: str = option(
         "average",
-        "how the encoder's map becomes vectors: its mean over all positions (2.4), or each position by its own weights",
-        choices=("average", "positions"),
+        "how the encoder's map becomes codes: its mean (2.4), its positions weighed, or none: codes for each of them",
+        choices=("average", "positions", "none"),
     )
     condition: str = option(
         "vector",
@@ -409,7 +412,7 @@ class TrainConfig(Checked):
     )
     precision: str = option(
         "auto",
-        "arithmetic of the convolutions; auto = bfloat16 where the hardware has it and the model is wide enough",
+        "arithmetic of the convolutions; auto = bfloat16 where the hardware gains by it and the model is wide enough",
         choices=("auto", "float32", "bfloat16"),
     )
     device: str = option("auto", "auto = the GPU when there is one", choices=("auto", "cpu", "cuda"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -27,16 +28,32 @@ def choose_precision(experiment: Experiment, device: torch.device) -> torch.dtyp
     wanted = experiment.train.precision
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-    # Narrow layers lose more to the casts than they gain, and a CPU without bfloat16 instructions emulates them.
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    # Narrow layers lose more to the casts than they gain.
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_gains_by_bfloat16()
     model = experiment.model
     width = model.decoder_hidden if isinstance(model, HierarchyConfig) else model.hidden
     return torch.bfloat16 if fast and width >= 64 else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe and probe())
+def cpu_gains_by_bfloat16() -> bool:
+    """Whether bfloat16 is faster than float32 on this CPU, and not only there.
+
+    With AMX, or with AVX-512's instructions on AMD, which compute twice as many products a cycle as those of float32.
+    On Intel without AMX they are no faster, and the casts make a convolution take 1.6 times as long.
+    """
+    if _supported("_is_amx_tile_supported"):
+        return True
+    return _supported("_is_avx512_bf16_supported") and _is_amd()
+
+
+def _supported(probe: str) -> bool:
+    found = getattr(torch.cpu, probe, None)  # private to torch: it may go
+    return bool(found and found())
+
+
+def _is_amd() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text()
 
 
 def precision_context(device: torch.device, dtype: torch.dtype) -> Precision:

@@ -1,7 +1,7 @@
 """A second VQ-VAE on the code maps of the first (2.4): a few codes for a whole image, and a PixelCNN decoder.
 
 Letters: B maps of G codes at h x w positions, of K1 values each (the first stage's); M codes, of K values and D
-dimensions each, that a map is compressed to.
+dimensions each, that a map is compressed to, or each of h' x w' cells of it; h' and w' are 1 where there are none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Hierarchy(Trainable):
         self.__dict__["first"] = first  # past torch, which would make its weights ours
         groups, height, width = first.latent_shape
         network = VQVAEConfig(hidden=config.hidden, residual_blocks=config.residual_blocks)  # of the first one's kind
-        halvings = min(2, min(height, width).bit_length() - 1)  # the first one's two, as far as the map allows
+        halvings = min(config.halvings, min(height, width).bit_length() - 1)
         self.embeddings = nn.ModuleList(nn.Embedding(first.num_codes, config.hidden) for _ in range(groups))
         self.encoder = nn.Sequential(
             *(
@@ -50,15 +50,29 @@ class Hierarchy(Trainable):
             *(Residual(network) for _ in range(config.residual_blocks)),
         )
         channels = config.codes * config.code_dim
-        last = (height >> halvings, width >> halvings)
         # One filter of D channels for each of the M codes.
-        if config.pooling == "average":
-            self.to_codes = nn.Sequential(nn.Conv2d(config.hidden, channels, 3, padding=1), nn.AdaptiveAvgPool2d(1))
-        else:
-            self.to_codes = nn.Sequential(nn.Conv2d(config.hidden, channels, last))
+        filters = nn.Conv2d(config.hidden, channels, 3, padding=1)
+        self.padding, cells = (0, 0, 0, 0), (1, 1)
+        match config.pooling:
+            case "average":
+                self.to_codes = nn.Sequential(filters, nn.AdaptiveAvgPool2d(1))
+            case "positions":
+                self.to_codes = nn.Sequential(
+                    nn.Conv2d(config.hidden, channels, (height >> halvings, width >> halvings))
+                )
+            case "none":
+                # Padded at the right and below to whole cells: no position of the map is without a code of its own.
+                self.to_codes = nn.Sequential(filters)
+                self.padding = (0, -width % 2**halvings, 0, -height % 2**halvings)
+                cells = (-(-height >> halvings), -(-width >> halvings))
+        self.code_shape = (config.codes, *cells)
         self.quantizer = VectorQuantizer(config.quantization)
-        self.expand = _Expand(channels, config.hidden, (height, width), halvings) if config.condition == "map" else None
-        condition_dim = MAP_CHANNELS if self.expand else channels
+        self.expand = (
+            _Expand(channels, config.hidden, (height, width), halvings, config.pooling == "none")
+            if config.condition == "map"
+            else None
+        )
+        condition_dim = MAP_CHANNELS if self.expand else config.code_dim * math.prod(self.code_shape)
         self.pixelcnn = PixelCNN(config.decoder, first.num_codes, groups, condition_dim=condition_dim)
         self.pixelcnn.mark_seen(None)
         # The weight of each first-stage code in the loss, set from the training codes' histogram.
@@ -77,13 +91,13 @@ class Hierarchy(Trainable):
         self.code_weights.copy_(weights / (share * weights).sum(1, keepdim=True))
 
     def vectors(self, indices: Tensor) -> Tensor:
-        """The encoder's M vectors, (B, M * D, 1, 1), of code maps (B, G, h, w)."""
+        """The encoder's vectors, (B, M * D, h', w'), of code maps (B, G, h, w)."""
         embedded = torch.stack([table(indices[:, g]) for g, table in enumerate(self.embeddings)]).sum(0)
-        out: Tensor = self.to_codes(self.encoder(embedded.permute(0, 3, 1, 2)))
+        out: Tensor = self.to_codes(self.encoder(F.pad(embedded.permute(0, 3, 1, 2), self.padding)))
         return out
 
     def condition(self, quantized: Tensor) -> Tensor:
-        """What conditions the decoder, for quantised vectors (B, M * D, 1, 1)."""
+        """What conditions the decoder, for quantised vectors (B, M * D, h', w')."""
         out: Tensor = self.expand(quantized) if self.expand is not None else quantized.flatten(1)
         return out
 
@@ -103,18 +117,18 @@ class Hierarchy(Trainable):
 
     @torch.no_grad()
     def encode(self, indices: Tensor) -> Tensor:
-        """The codes (B, M, 1, 1) of code maps (B, G, h, w)."""
+        """The codes (B, M, h', w') of code maps (B, G, h, w)."""
         codes: Tensor = self.quantizer(self.vectors(indices)).indices
         return codes
 
     @torch.no_grad()
     def condition_of(self, codes: Tensor) -> Tensor:
-        """What conditions the decoder, for codes (B, M, 1, 1)."""
+        """What conditions the decoder, for codes (B, M, h', w')."""
         return self.condition(self.quantizer.decode(codes))
 
     @torch.no_grad()
     def nll(self, indices: Tensor, codes: Tensor) -> Tensor:
-        """Nats (B,) of code maps (B, G, h, w) given codes (B, M, 1, 1), which need not be theirs."""
+        """Nats (B,) of code maps (B, G, h, w) given codes (B, M, h', w'), which need not be theirs."""
         return self._nats(indices, self.condition_of(codes)).flatten(1).sum(1, dtype=torch.float64)
 
     def start(self, batch: Batch, generator: torch.Generator) -> None:
@@ -134,13 +148,17 @@ class Hierarchy(Trainable):
 
 
 class _Expand(nn.Module):
-    """Vectors (B, C, 1, 1) -> a map (B, MAP_CHANNELS, h, w), by the way back of the encoder."""
+    """Vectors (B, C, 1, 1), or one for each cell of a map, -> (B, MAP_CHANNELS, h, w), by the encoder's way back."""
 
-    def __init__(self, channels: int, hidden: int, size: tuple[int, int], doublings: int) -> None:
+    def __init__(self, channels: int, hidden: int, size: tuple[int, int], doublings: int, cells: bool) -> None:
         super().__init__()
         self.size = size
-        self.start = (hidden, *(-(-side >> doublings) for side in size))
-        self.spread = nn.Linear(channels, math.prod(self.start))
+        start = (hidden, *(-(-side >> doublings) for side in size))
+        self.spread = (
+            nn.Conv2d(channels, hidden, 3, padding=1)
+            if cells
+            else nn.Sequential(nn.Flatten(), nn.Linear(channels, math.prod(start)), nn.Unflatten(1, start))
+        )
         self.grow = nn.Sequential(
             *(
                 layer
@@ -152,5 +170,5 @@ class _Expand(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.grow(self.spread(x.flatten(1)).view(-1, *self.start))
+        out: Tensor = self.grow(self.spread(x))
         return out[..., : self.size[0], : self.size[1]]

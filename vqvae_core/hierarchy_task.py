@@ -81,7 +81,7 @@ def evaluate(model: Hierarchy, codes: Codes, split: str, batch: int, calibration
         "rate_top": bits_per_dim(top_sum, count * dims),
         "bits_per_code": bits_per_dim(own_sum, count * codes.first.model.num_latents),
         "information": bits_per_dim(shuffled_sum - own_sum, count),
-        "information_most": bits_per_dim(uniform_rate(model.config.codes, model.config.num_codes), 1),
+        "information_most": bits_per_dim(uniform_rate(math.prod(model.code_shape), model.config.num_codes), 1),
         "perplexity": math.exp(float(torch.special.entr(shares).sum(1).mean())),
         "codes_used": float((shares > 0).sum(1).double().mean()),
         **kept(model, codes, split),

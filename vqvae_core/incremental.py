@@ -8,7 +8,8 @@ and positions need again. What took H W passes over H W positions takes the work
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -23,7 +24,7 @@ Choose = Callable[[Tensor, Tensor], Tensor]
 class Incremental:
     """A PixelCNN unrolled over the positions of a row, for B maps of W columns; use it without gradients.
 
-    Everything is laid out positions first, (W, B, C): what one column of a kernel sees of a whole row is then a
+    A row of the vertical stack is laid out positions first, (W, B, C): what one column of a kernel sees of it is then a
     contiguous slice, and a convolution is one matrix product per column. All of it is allocated once and no value
     travels to the host within a row, so that a GPU can replay the row as one CUDA graph; there the loop would otherwise
     wait for the launches of some eight kernels per layer and position.
@@ -40,10 +41,13 @@ class Incremental:
         B, W, C, G = batch, columns, model.config.hidden, model.codes_per_position
         self.batch, self.columns, self.choose = batch, columns, choose
         new = model.bias.detach().new_zeros
-        self.layers = [_Layer(layer, B, W) for layer in cast("list[GatedLayer]", list(model.layers))]
+        row, position = _Gate(new(W * B, 2 * C)), _Gate(new(B, 2 * C))
+        self.layers = [_Layer(layer, row, position, W) for layer in cast("list[GatedLayer]", list(model.layers))]
         # A layer's output is the next one's input, at the same column; the last one's is the head's.
-        self.last = new(W, B, C)
-        self.outputs = [row.unbind() for row in (*(layer.left[layer.pad :] for layer in self.layers[1:]), self.last)]
+        self.last = new(B, W, C)
+        self.outputs = [
+            row.unbind(1) for row in (*(layer.left[:, layer.pad :] for layer in self.layers[1:]), self.last)
+        ]
 
         self.embeddings = [table.weight.detach() for table in cast("list[nn.Embedding]", model.embeddings)]
         heads = cast("list[nn.Conv2d]", list(model.head))
@@ -53,7 +57,7 @@ class Incremental:
         self.logits = [(_bias(last), _columns(last.weight)[0]) for last in cast("list[nn.Conv2d]", model.logits)]
 
         # The row in hand.
-        self.embedded = self.layers[0].left[self.layers[0].pad :]
+        self.embedded = self.layers[0].left[:, self.layers[0].pad :].transpose(0, 1)
         self.numbers = new(W, G, B, dtype=torch.float64)
         self.given, self.codes = new(W, G, B, dtype=torch.long), new(W, G, B, dtype=torch.long)
         self.keep = new(W, G, B, dtype=torch.bool)
@@ -85,16 +89,16 @@ class Incremental:
 
     def _vertical(self) -> None:
         for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
-            features = layer.vertical_stack()
+            layer.vertical_stack()
             if after is not None:
-                after.push_row(_gate(features).view_as(self.embedded))
+                layer.row.gated(out=after.next_row().flatten(0, 1))
 
     def _take_row(self) -> None:
         """A row that is kept whole needs no horizontal stack: later rows see it through the vertical one."""
         self._vertical()
         self.codes.copy_(self.given)
         embedded = [table[self.codes[:, g]] for g, table in enumerate(self.embeddings)]
-        self.layers[0].push_row(torch.stack(embedded).sum(0))
+        self.layers[0].next_row().copy_(torch.stack(embedded).sum(0))
 
     def _draw_row(self) -> None:
         self._vertical()
@@ -102,10 +106,10 @@ class Incremental:
             for layer, output in zip(self.layers, self.outputs, strict=True):
                 layer.horizontal_stack(j, output[j])
             self._draw_position(j)
-        self.layers[0].push_row(self.embedded)
+        self.layers[0].next_row().copy_(self.embedded)
 
     def _draw_position(self, j: int) -> None:
-        hidden = torch.addmm(self.head_bias, self.last[j], self.head).chunk(len(self.logits), dim=1)
+        hidden = torch.addmm(self.head_bias, self.last[:, j], self.head).chunk(len(self.logits), dim=1)
         before: list[Tensor] = []
         for g, (bias, matrix) in enumerate(self.logits):
             features = hidden[g] if not g else torch.addmm(hidden[g], torch.cat(before, dim=1), self.within[g - 1])
@@ -136,24 +140,51 @@ class Incremental:
         return graph
 
 
+class _Gate:
+    """N vectors of 2C features, and tanh(a) sigmoid(b) of their halves, (N, C), where a comes as -2a.
+
+    tanh(a) is 1 - 2 sigmoid(-2a), so one sigmoid serves both halves.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+        self.a, self.b = features.chunk(2, 1)
+
+    def gated(self, out: Tensor) -> Tensor:
+        """Into ``out``; overwrites the features."""
+        self.features.sigmoid_()
+        return torch.addcmul(self.b, self.a, self.b, value=-2, out=out)
+
+
 class _Layer:
     """A gated layer's weights as matrices, and what it has to remember: rows of its inputs, with their padding.
 
     ``above`` (padding + W + padding, B, rows * C) holds the rows that the vertical kernel sees, side by side as
-    channels, the newest last; ``left`` (padding + W, B, C) the current row of the horizontal stack.
+    channels, the newest last; ``left`` (B, padding + W, C) the current row of the horizontal stack, of which a kernel
+    sees a contiguous piece.
+
+    ``row`` and ``position`` are where the two stacks' features go; the weights hold the -2 that their gates want.
     """
 
-    def __init__(self, layer: GatedLayer, batch: int, columns: int) -> None:
-        B, W, C, pad = batch, columns, layer.out.in_channels, layer.pad
+    def __init__(self, layer: GatedLayer, row: _Gate, position: _Gate, columns: int) -> None:
+        self.row, self.position = row, position
+        B, W, C, pad = len(position.features), columns, layer.out.in_channels, layer.pad
         rows, width = layer.vertical.kernel_size
         self.first, self.pad, self.columns = layer.first, pad, columns
-        self.vertical, self.horizontal = _columns(layer.vertical.weight), _columns(layer.horizontal.weight)
-        (self.across,), (self.out,) = _columns(layer.across.weight), _columns(layer.out.weight)
-
+        (across,), (self.out,) = _columns(layer.across.weight), _columns(layer.out.weight)
         new = self.out.new_zeros
-        self.above, self.left = new(W + 2 * pad, B, rows * C), new(pad + W, B, C)
+        self.scale = torch.cat((new(C) - 2, new(C) + 1))
+        self.vertical = [column * self.scale for column in _columns(layer.vertical.weight)]
+        self.horizontal = torch.cat(_columns(layer.horizontal.weight)) * self.scale
+        self.across = across / self.scale[:, None] * self.scale
+
+        self.above, self.left = new(W + 2 * pad, B, rows * C), new(B, pad + W, C)
         self.above_seen = [self.above[k : k + W].flatten(0, 1) for k in range(width)]  # by each column of the kernel
-        self.left_seen = self.left.unbind()
+        taps = len(self.horizontal) // C
+        # The last tap is the column itself, but for the first layer: the one before.
+        self.left_seen = [self.left[:, j : j + taps].flatten(1) for j in range(W)]
+        self.left_last = [self.left[:, j + taps - 1] for j in range(W)]
+        self.gated = new(B, C)
         self.bias = new(2, W * B, 2 * C)
         self.biases = self.bias  # of all rows
         self.base = new(W * B, 2 * C)  # what the horizontal stack gets from the vertical one
@@ -162,7 +193,7 @@ class _Layer:
     def start(self, biases: Tensor) -> None:
         """Begin new maps, whose stacks have this bias (2, B, 2C, 1, 1), or (2, B, 2C, H, W) with one a position."""
         self.above.zero_()
-        self.biases = biases
+        self.biases = biases * self.scale[:, None, None]
 
     def start_row(self, i: int) -> None:
         """Begin row i of the maps, with its own bias where there is one."""
@@ -170,39 +201,28 @@ class _Layer:
             row = self.biases[..., i, :].permute(0, 3, 1, 2)  # 2, 1 or W, B, 2C
             self.bias.view(2, self.columns, *row.shape[2:]).copy_(row)
 
-    def push_row(self, row: Tensor) -> None:
-        """Add the next row (W, B, C) of the vertical stack's input; the oldest one is dropped."""
-        above, C = self.above[self.pad : self.pad + self.columns], row.shape[2]
-        above[..., :-C] = above[..., C:].clone()
-        above[..., -C:] = row
+    def next_row(self) -> Tensor:
+        """Where the next row (W, B, C) of the vertical stack's input goes; the oldest one is dropped."""
+        rows = self.above[self.pad : self.pad + self.columns].split(len(self.out), dim=2)
+        for older, newer in pairwise(rows):
+            older.copy_(newer)
+        return rows[-1]
 
-    def vertical_stack(self) -> Tensor:
-        """The vertical stack's features before the gate for the row in hand, (W * B, 2C)."""
-        features = _add_products(self.bias[0], self.above_seen, self.vertical)
+    def vertical_stack(self) -> None:
+        """The vertical stack for the row in hand up to its gate, and what the horizontal stack gets of it."""
+        features = torch.addmm(self.bias[0], self.above_seen[0], self.vertical[0], out=self.row.features)
+        for seen, matrix in zip(self.above_seen[1:], self.vertical[1:], strict=True):
+            features.addmm_(seen, matrix)
         torch.addmm(self.bias[1], features, self.across, out=self.base)
-        return features
 
     def horizontal_stack(self, j: int, output: Tensor) -> None:
         """The horizontal stack at column j, (B, C), into ``output``."""
-        seen = self.left_seen[j : j + len(self.horizontal)]  # the last one is column j, but for the first layer: j - 1
-        gated = _gate(_add_products(self.base_at[j], seen, self.horizontal))
+        torch.addmm(self.base_at[j], self.left_seen[j], self.horizontal, out=self.position.features)
+        gated = self.position.gated(out=self.gated)
         if self.first:
             torch.mm(gated, self.out, out=output)
         else:
-            torch.addmm(seen[-1], gated, self.out, out=output)
-
-
-def _add_products(bias: Tensor, inputs: Sequence[Tensor], matrices: Sequence[Tensor]) -> Tensor:
-    """bias + the sum of input @ matrix: a convolution, one product for each column of its kernel."""
-    features = torch.addmm(bias, inputs[0], matrices[0])
-    for x, matrix in zip(inputs[1:], matrices[1:], strict=True):
-        features.addmm_(x, matrix)
-    return features
-
-
-def _gate(features: Tensor) -> Tensor:
-    a, b = features.chunk(2, 1)
-    return a.tanh() * b.sigmoid()
+            torch.addmm(self.left_last[j], gated, self.out, out=output)
 
 
 def _columns(weight: Tensor) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,6 @@ def evaluate(model: Prior, codes: Codes, split: str, batch: int) -> dict[str, fl
         "rate_prior": rate,
         "bits_per_code": bits_per_dim(nats_sum, count * codes.first.model.num_latents),
         "compression_uniform": 8 / metrics["rate_uniform"],
-        "compression_prior": 8 / rate,
+        "compression_prior": 8 / rate if rate else math.inf,  # 0 where the first stage's codes are all the same
         "known_class": known / count,
     }

@@ -140,7 +140,7 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float = 1.0, top_k: int 
     logits = logits.double() / temperature
     if top_k is not None:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
-    cumulative = logits.softmax(-1).cumsum(-1)
+    cumulative = (logits - logits.amax(-1, keepdim=True)).exp_().cumsum(-1)
     total = cumulative[:, -1:]
     # Below the total even where the product rounds up to it: past it lie only codes of probability 0, and the end.
     at = torch.minimum(uniforms[:, None] * total, total.nextafter(torch.zeros_like(total)))
