@@ -44,7 +44,14 @@ class Events(NotPickled, Callback):
     """Tune's callbacks; ``started`` is for the searcher, which alone knows what a trial is."""
 
     def __init__(
-        self, plan: Plan, board: Board, journal: Journal, display: Display, stop: StopFlag, stage: str, cache: Cache
+        self,
+        plan: Plan,
+        board: Board,
+        journal: Journal,
+        display: Display,
+        stop: StopFlag,
+        stage: str,
+        cache: Cache | None = None,
     ) -> None:
         self.plan, self.board, self.journal, self.display = plan, board, journal, display
         self.stop, self.stage, self.cache = stop, stage, cache
@@ -59,8 +66,7 @@ class Events(NotPickled, Callback):
 
     def taken(self, spec: TrialSpec) -> Found | None:
         """The run that stands for a trial, if the tracker has one; the trial is then over, and told."""
-        found = self.cache.find(spec.experiment, spec.run) if self.plan.cache else None
-        if found is None:
+        if self.cache is None or (found := self.cache.find(spec.experiment, spec.run)) is None:
             return None
         self._begin(spec, {"cache.run": found.run_id, "cache.from": found.origin})
         self.cache.bring(found, spec.experiment, spec.folder)

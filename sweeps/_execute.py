@@ -31,9 +31,9 @@ class StopFlag(NotPickled, tune.Stopper):
 
     patience = 60.0  # seconds for all trials to save
 
-    def __init__(self, sweep_folder: Path, meter: Meter) -> None:
+    def __init__(self, sweep_folder: Path, meter: Meter | None = None) -> None:
         self.raised = threading.Event()
-        self.meter = meter
+        self.meter = meter or Meter(sweep_folder, None, 0, lambda: 0)
         self.reason, self.status = "", INTERRUPTED  # what else than a user's wish raised it, and the exit status
         self.file = sweep_folder / "stop"
         self.file.unlink(missing_ok=True)

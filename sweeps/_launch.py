@@ -111,13 +111,11 @@ class Run:
         gpus = plan.workers * plan.gpus_per_worker
         meter = Meter(plan.folder, plan.budget, gpus, lambda: self.board.count("running"))
         self.stop = StopFlag(plan.folder, meter)
-        self.cache = Cache(
-            plan.tracking_uri,
-            self.tracker.sweep_id,
-            plan.folder.parent,
-            plan.data_fingerprint,
-            away=lambda: self.tracker.trouble is not None,
-        )
+        self.cache = self._cache() if plan.cache else None
+
+    def _cache(self) -> Cache:
+        away, folder = (lambda: self.tracker.trouble is not None), self.plan.folder.parent
+        return Cache(self.plan.tracking_uri, self.tracker.sweep_id, folder, self.plan.data_fingerprint, away)
 
     def go(self) -> int:
         """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""

@@ -14,7 +14,6 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from sweeps._board import Board
-from sweeps._budget import Meter
 from sweeps._cache import Cache, Found
 from sweeps._display import PlainLines
 from sweeps._events import Events
@@ -32,7 +31,6 @@ from vqvae_core.checkpoint import Keeper
 from vqvae_core.data import prepare
 from vqvae_core.overrides import flatten, run_key, with_overrides
 
-NO_METER = Meter(Path(), None, 0, lambda: 0)
 SMALL = ["--dataset", "digits", "--train.calibration_images", "64", "--model.hidden", "8"]
 SMALL += ["--model.num_codes", "16", "--model.code_dim", "4"]
 
@@ -122,10 +120,10 @@ class TestSearch:
         yield journal
         journal.close()
 
-    def driver(self, plan: Plan, cache: Cache, journal: Journal) -> tuple[OptunaSearcher, Board]:
+    def driver(self, plan: Plan, cache: Cache | None, journal: Journal) -> tuple[OptunaSearcher, Board]:
         study, board = open_study(plan, open_storage(plan.storage)), Board(plan.trials, 1)
         restore(plan, study, board, journal)
-        events = Events(plan, board, journal, PlainLines(board), StopFlag(plan.folder, NO_METER), "search", cache)
+        events = Events(plan, board, journal, PlainLines(board), StopFlag(plan.folder), "search", cache)
         return OptunaSearcher(plan, study, events.started, events.taken), board
 
     def tell_first(self, client: MlflowClient, plan: Plan) -> None:
@@ -165,7 +163,7 @@ class TestSearch:
 
     def test_repeats_it_when_told_to(self, client: MlflowClient, plan: Plan, cache: Cache, journal: Journal) -> None:
         self.tell_first(client, plan)
-        searcher, _ = self.driver(replace(plan, cache=False), cache, journal)
+        searcher, _ = self.driver(plan, None, journal)
         assert searcher.suggest("tune's name")["folder"].endswith("trials/000")
 
     def test_a_list_of_runs_is_shortened_alike(
@@ -175,7 +173,7 @@ class TestSearch:
         plan = replace(plan, sweep=Sweep("list", "?", {}, fixed=runs))
         tell(client, replace(plan, base=plan.experiment({"model.beta": 1.0})))
         board = Board(0, 1)
-        events = Events(plan, board, journal, PlainLines(board), StopFlag(plan.folder, NO_METER), "fixed", cache)
+        events = Events(plan, board, journal, PlainLines(board), StopFlag(plan.folder), "fixed", cache)
         listed = FixedList(plan, fixed(plan), events.started, events.taken)
         assert listed.suggest("one")["folder"].endswith("trials/b")
         assert listed.suggest("two") == Searcher.FINISHED
