@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,15 @@ SWEEPS = Path(__file__).parents[1] / "sweeps"
 
 # Fields that say where and on what a run was made, not what it is.
 PLACES = ("data.root", "data.source", "train.device", "train.eval_batch")
+
+
+# Options that say where things lie on the machine of whoever typed them.
+FOLDERS = re.compile(r"(--(?:data[-.](?:source|root)|out)[ =])(?:'[^']*'|\S+)")
+
+
+def without_places(command: str | None) -> str | None:
+    """A command as it may be published: folders of one machine become DIR."""
+    return command and FOLDERS.sub(r"\1DIR", command)
 
 
 def how_to_make(dataset: str, model: str, sweeps: Path = SWEEPS) -> str | None:

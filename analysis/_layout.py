@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis._rows import NAMES, Row
+from analysis._rows import NAMES, PRIORS, Row
 from analysis.published import Result, as_json
 from analysis.runs import is_missing, shown
 from vqvae_core import tables
 from vqvae_core.tables import Column
+
+PRICED = ("uniform", "unigram", "normal", "prior")  # priors, as rates are named after them
+SAMPLES = (1, 10, 50)  # of the bounds L_S
 
 NO_RUN = "no run yet"
 NO_SWEEP = "no sweep for it exists yet"
@@ -24,6 +27,8 @@ EXPLAINED = (
     "report: Kumar, Deleu, Racah (2018), Table 1, where VIMCO is blank: the report's Equation 7 as printed, divided by "
     "ln 2. That is no likelihood: a worse reconstruction scores better under it, a grey image better than a trained "
     "model. Compare it with the column named Equation 7, never with ours.",
+    "model: mse is trained on squared errors, as in the report, and priced with one scale that is fitted afterwards; "
+    "ema too, with a codebook that is kept alive; the others on the likelihood that prices them.",
     'remark: among the models of one data set, "not separable from the best" where the interval overlaps the best\'s.',
     "images seen: in training, by the weights that were measured. A commit with * had changes that are not in it.",
 )
@@ -46,6 +51,7 @@ TEXT = Style(tables.text, tables.wrapped, tables.wrapped, str)
 MARKDOWN = Style(tables.markdown, tables.markdown_text, lambda words: f"- {tables.markdown_text(words)}", "`{}`".format)
 # Only the tables are for the paper; everything else is a comment there.
 LATEX = Style(tables.latex, tables.latex_comment, tables.latex_comment, str)
+STYLES = {"text": TEXT, "md": MARKDOWN, "latex": LATEX}
 
 
 def as_csv(rows: Sequence[Row], split: str, tracker: str) -> str:
@@ -61,6 +67,7 @@ def as_json_text(rows: Sequence[Row], split: str, tracker: str) -> str:
             "row": _title(row),
             "dataset": row.dataset,
             "model": row.model,
+            "name": row.name,
             "theirs": {"original_paper": row.original_paper, "report": row.report},
             "ours": {**as_json(row.ours), "remark": row.remark} if row.ours else None,
             "published": [{"file": file, **as_json(result)} for file, result in row.published],
@@ -71,16 +78,21 @@ def as_json_text(rows: Sequence[Row], split: str, tracker: str) -> str:
     return json.dumps({**content, "rows": content_rows, "notes": _notes(split)}, indent=1, ensure_ascii=False)
 
 
-FORMATS: dict[str, Callable[[Sequence[Row], str, str], str]] = {
-    "text": lambda rows, split, tracker: page(TEXT, rows, split, tracker),
-    "md": lambda rows, split, tracker: page(MARKDOWN, rows, split, tracker),
-    "csv": as_csv,
-    "latex": lambda rows, split, tracker: page(LATEX, rows, split, tracker),
-    "json": as_json_text,
-}
+FORMATS = ("text", "md", "csv", "latex", "json")
 
 
-def page(style: Style, rows: Sequence[Row], split: str, tracker: str) -> str:
+def formatted(form: str, rows: Sequence[Row], split: str, tracker: str, split_rates: bool = False) -> str:
+    """Table 1 in a format; CSV and JSON have all rates and bounds anyway."""
+    match form:
+        case "csv":
+            return as_csv(rows, split, tracker)
+        case "json":
+            return as_json_text(rows, split, tracker)
+        case _:
+            return page(STYLES[form], rows, split, tracker, split_rates)
+
+
+def page(style: Style, rows: Sequence[Row], split: str, tracker: str, split_rates: bool = False) -> str:
     """Title, tables, the commands for what is missing, and the notes."""
     made = [(row, row.ours) for row in rows if row.ours]
     published = [(row, file, result) for row in rows for file, result in row.published]
@@ -95,6 +107,12 @@ def page(style: Style, rows: Sequence[Row], split: str, tracker: str) -> str:
         parts += [style.prose("What ours are made of:"), style.table(_detail_columns(made))]
     if published:
         parts += [style.prose("Published:"), style.table(_published_columns(published))]
+    if split_rates:
+        every = [*made, *((row, result) for row, _, result in published)]
+        parts += [
+            style.prose("Distortion and rate by prior, and bounds of S samples:"),
+            style.table(_split_columns(every)),
+        ]
     if missing:
         how = [f"{style.item(_title(row))}: {style.code(row.how) if row.how else NO_SWEEP}" for row in missing]
         parts += [style.prose("To make the rows without a run:"), "\n".join(how)]
@@ -112,7 +130,7 @@ def _main_columns(rows: Sequence[Row]) -> list[Column]:
     published = [min((result.value for _, result in row.published), default=None) for row in rows]
     return [
         Column("data set", [_name(row.dataset) for row in rows], left=True, most=14),
-        Column("model", [_name(row.model) for row in rows], left=True, most=8),
+        Column("model", [_label(row) for row in rows], left=True, most=10),
         Column("paper", [_figure(row.original_paper) for row in rows]),
         Column("report", [_figure(row.report) for row in rows]),
         Column("ours", ours(lambda result: _figure(result.value))),
@@ -130,7 +148,7 @@ def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
     results = [result for _, result in made]
     return [
         Column("data set", [_name(row.dataset) for row, _ in made], left=True, most=14),
-        Column("model", [_name(row.model) for row, _ in made], left=True, most=8),
+        Column("model", [_label(row) for row, _ in made], left=True, most=10),
         Column("R\nuniform", [_figure(result.rates.get("uniform")) for result in results]),
         Column("Equation 7,\nnot a likelihood", [_figure(result.eq7) for result in results]),
         Column("images\nseen", [_images_seen(result) for result in results]),
@@ -142,22 +160,51 @@ def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
     ]
 
 
+def _split_columns(shown: Sequence[tuple[Row, Result]]) -> list[Column]:
+    """D, and R and the sum under every prior that was measured; the bounds of several samples."""
+    results = [result for _, result in shown]
+    priors = [name for name in PRICED if any(name in result.rates for result in results)]
+
+    def total(result: Result, name: str) -> str:
+        rate = result.rates.get(name)
+        return "-" if rate is None or result.D is None else f"{result.D + rate:.3f}"
+
+    return [
+        Column("data set", [_name(row.dataset) for row, _ in shown], left=True, most=14),
+        Column("model", [_label(row) for row, _ in shown], left=True, most=10),
+        Column("D", [_figure(result.D) for result in results]),
+        *(
+            column
+            for name in priors
+            for column in (
+                Column(f"R\n{PRIORS.get(name, name)}", [_figure(result.rates.get(name)) for result in results]),
+                Column("D + R", [total(result, name) for result in results]),
+            )
+        ),
+        *(Column(f"L_{S}", [_figure(result.bounds.get(f"s{S}")) for result in results]) for S in SAMPLES),
+        Column("of\nimages", [_count(result.bound_images) for result in results]),
+        Column("unigram\npixels", [_figure(result.unigram_pixels) for result in results]),
+    ]
+
+
 def _published_columns(published: Sequence[tuple[Row, str, Result]]) -> list[Column]:
     results = [result for *_, result in published]
     return [
         Column("data set", [_name(row.dataset) for row, *_ in published], left=True, most=14),
-        Column("model", [_name(row.model) for row, *_ in published], left=True, most=8),
+        Column("model", [_label(row) for row, *_ in published], left=True, most=10),
         Column("value", [_figure(result.value) for result in results]),
         Column("95 %", [_plus_minus(result) for result in results]),
         Column("n", [str(result.n) for result in results]),
         Column("D", [_figure(result.D) for result in results]),
         Column("R", [_figure(result.R) for result in results]),
         Column("prior", [result.prior or "-" for result in results], left=True, most=8),
+        Column("Eq. 7", [_figure(result.eq7) for result in results]),
         Column("train\nimages", [_count(result.data.get("train")) for result in results]),
         Column("test\nimages", [_count(result.data.get("test")) for result in results]),
+        Column("hid-\nden", [result.config.get("model.hidden", "-") for result in results]),
+        Column("images\nseen", [_images_seen(result) for result in results]),
         Column("commit", [_commit(result) for result in results], left=True),
-        Column("hardware", [result.hardware or "-" for result in results], left=True, most=12),
-        Column("file", [file for _, file, _ in published], left=True, most=12),
+        Column("file", [file for _, file, _ in published], left=True, most=11),
     ]
 
 
@@ -173,6 +220,7 @@ def _flat(row: Row, split: str) -> dict[str, object]:
     return {
         "dataset": row.dataset,
         "model": row.model,
+        "name": row.name,
         "split": split,
         "original_paper": row.original_paper,
         "report": row.report,
@@ -183,7 +231,10 @@ def _flat(row: Row, split: str) -> dict[str, object]:
         "D": own.get("D"),
         "R": own.get("R"),
         "prior": own.get("prior"),
-        "R_uniform": rates.get("uniform"),
+        **{f"R_{name}": rates.get(name) for name in PRICED},
+        **{f"L_{S}": own.get("bounds", {}).get(f"s{S}") for S in SAMPLES},
+        "bound_images": own.get("bound_images"),
+        "unigram_pixels": own.get("unigram_pixels"),
         "equation_7_not_a_likelihood": own.get("eq7"),
         "images_seen": words(own.get("images_seen")),
         "train_images": data.get("train"),
@@ -199,7 +250,12 @@ def _flat(row: Row, split: str) -> dict[str, object]:
 
 
 def _title(row: Row) -> str:
-    return f"{_name(row.dataset)} {_name(row.model)}"
+    return f"{_name(row.dataset)} {_label(row)}"
+
+
+def _label(row: Row) -> str:
+    """``VQ-VAE mse`` of vqvae_mse: the model, and what tells it from other rows of that model."""
+    return _name(row.model) + row.name.removeprefix(row.model).replace("_", " ")
 
 
 def _name(key: str) -> str:

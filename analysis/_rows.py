@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from analysis._commands import PLACES, how_to_make, how_to_repeat
-from analysis.published import Result
+from analysis._commands import PLACES, how_to_make, how_to_repeat, without_places
+from analysis.published import Result, row_of
 from analysis.runs import Query, Run, find_runs
 from vqvae_core.intervals import interval
 
@@ -44,6 +44,7 @@ class Row:
 
     dataset: str
     model: str
+    name: str  # what else it is: vqvae, vqvae_mse, ...; the model's own where there is none yet
     original_paper: float | None
     report: float | None
     ours: Result | None
@@ -62,38 +63,43 @@ def find_rows(uri: str, split: str, published: Sequence[tuple[str, Result]] = ()
     sweeps = find_runs(uri, Query(tags={"stage": "sweep"})) if runs else []
     ours = best_of_each(runs, {run.tags.get("sweep.id", ""): run for run in sweeps}, split)
     shown = [(file, result) for file, result in published if result.split == split]
-    keys = [(dataset, model) for dataset in DATASETS for model in MODELS]
-    further = {*ours, *((result.dataset, result.model) for _, result in shown)} - set(keys)
+    found = {*ours, *((result.dataset, result.model, result.row) for _, result in shown)}
+    made = {key[:2] for key in found}
+    missing = {(dataset, model, model) for dataset in DATASETS for model in MODELS if (dataset, model) not in made}
     return [
         Row(
-            dataset,
-            model,
-            ORIGINAL_PAPER.get((dataset, model)),
-            REPORT.get((dataset, model)),
-            ours.get((dataset, model)),
-            remark(ours, dataset, model),
-            tuple((file, result) for file, result in shown if (result.dataset, result.model) == (dataset, model)),
-            how_to_make(dataset, model),
+            *key,
+            ORIGINAL_PAPER.get(key[:2]),
+            REPORT.get(key[:2]),
+            ours.get(key),
+            remark(ours, key),
+            tuple((file, result) for file, result in shown if (result.dataset, result.model, result.row) == key),
+            how_to_make(*key[:2]),
         )
-        for dataset, model in [*keys, *sorted(further, key=_place)]
+        for key in sorted(found | missing, key=_place)
     ]
 
 
-def _place(key: tuple[str, str]) -> tuple[int, int, str, str]:
-    """Known data sets and known models first, the others by name."""
-    dataset, model = key
+Key = tuple[str, str, str]  # data set, model, row
+
+
+def _place(key: Key) -> tuple[bool, int, int, Key]:
+    """The rows of Table 1 in its order, then further data sets and models, the known ones first."""
+    dataset, model, _ = key
     datasets, models = list(NAMES), list(MODELS)
+    further = dataset not in DATASETS or model not in MODELS
     first = datasets.index(dataset) if dataset in datasets else len(datasets)
-    return first, models.index(model) if model in models else len(models), dataset, model
+    return further, first, models.index(model) if model in models else len(models), key
 
 
-def best_of_each(runs: Iterable[Run], sweeps: Mapping[str, Run], split: str) -> dict[tuple[str, str], Result]:
-    """Of each data set and model the configuration with the least mean ``valid/bits_per_dim`` over its seeds."""
-    groups: dict[tuple[str, str], dict[object, dict[int | None, Run]]] = {}
+def best_of_each(runs: Iterable[Run], sweeps: Mapping[str, Run], split: str) -> dict[Key, Result]:
+    """Of each row the configuration with the least mean ``valid/bits_per_dim`` over its seeds."""
+    groups: dict[Key, dict[object, dict[int | None, Run]]] = {}
     for run in sorted(runs, key=lambda run: (run.started, run.id)):
         finite = all(math.isfinite(run.metrics.get(f"{name}/bits_per_dim", math.nan)) for name in (split, "valid"))
         if finite:
-            seeds = groups.setdefault((run.dataset, run.model), {}).setdefault(_identity(run), {})
+            key = (run.dataset, run.model, row_of(run.model, run.params))
+            seeds = groups.setdefault(key, {}).setdefault(_identity(run), {})
             seeds[run.seed] = run  # a seed that was run again counts once: its newest run
 
     def on_valid(seeds: Mapping[int | None, Run]) -> float:
@@ -146,13 +152,16 @@ def summary(runs: list[Run], sweeps: Mapping[str, Run], split: str) -> Result:
             "fingerprint": tags.get("data.fingerprint"),
             **{name: int(count) if count.isdecimal() else None for name, count in counts.items()},
         },
-        command=_noted("command", runs, own) or how_to_repeat(config, seeds),
+        command=without_places(_noted("command", runs, own)) or how_to_repeat(config, seeds),
         commit=list(dict.fromkeys(run.commit for run in runs)),
         hardware=_noted("hardware", runs, own),
         seeds=seeds,
         values=values,
         rates={name: rate for name, rate in rates.items() if rate is not None},
         eq7=_mean(runs, f"{split}/eq7"),
+        bounds=_bounds(runs, split),
+        bound_images=int(runs[0].metrics.get(f"{split}/bound_images", 0)) or None,
+        unigram_pixels=_mean(runs, f"{split}/unigram_pixels"),
         images_seen=[run.steps.get(f"{split}/bits_per_dim", 0) for run in runs],
         dirty=any(run.dirty for run in runs),
         sweep=", ".join(run.name for run in own) or ", ".join(filter(None, origins)) or None,
@@ -165,6 +174,14 @@ def _mean(runs: Sequence[Run], name: str) -> float | None:
     """The mean of a metric; None when a run lacks it or has no number there."""
     values = [run.metrics.get(name, math.nan) for run in runs]
     return statistics.mean(values) if all(map(math.isfinite, values)) else None
+
+
+def _bounds(runs: Sequence[Run], split: str) -> dict[str, float]:
+    """L_S by its S, the mean over seeds; empty where z has no samples."""
+    start = f"{split}/bits_per_dim_s"
+    samples = sorted(int(name[len(start) :]) for name in runs[0].metrics if name.startswith(start))
+    means = {f"s{S}": _mean(runs, f"{start}{S}") for S in samples}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _noted(tag: str, runs: Sequence[Run], sweeps: Sequence[Run]) -> str | None:
@@ -187,13 +204,12 @@ def priced_by(runs: Sequence[Run], split: str) -> tuple[str | None, float | None
     return None, None
 
 
-def remark(ours: Mapping[tuple[str, str], Result], dataset: str, model: str) -> str:
-    """How a model stands to the best one of its data set; empty when there is nothing to compare."""
-    rivals = {name: result for (data, name), result in ours.items() if data == dataset}
-    if model not in rivals or len(rivals) < 2:
+def remark(ours: Mapping[Key, Result], key: Key) -> str:
+    """How a row stands to the best one of its data set; empty when there is nothing to compare."""
+    rivals = [result for (dataset, *_), result in ours.items() if dataset == key[0]]
+    if key not in ours or len(rivals) < 2:
         return ""
-    best = min(rivals.values(), key=lambda result: result.value)
-    own = rivals[model]
+    best, own = min(rivals, key=lambda result: result.value), ours[key]
     if own is best:
         return BEST
     if own.data["fingerprint"] != best.data["fingerprint"]:

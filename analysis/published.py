@@ -6,6 +6,7 @@ field by field, null where something is unknown:
     {"dataset": "mnist", "model": "vqvae", "split": "test",
      "value": 1.234, "interval": 0.005, "n": 3, "seeds": [0, 1, 2], "values": [1.232, 1.234, 1.236],
      "D": 1.1, "R": 0.134, "prior": "unigram", "rates": {"uniform": 0.5625, "unigram": 0.134}, "eq7": 6.221,
+     "bounds": {"s1": 1.24, "s10": 1.23, "s50": 1.22}, "bound_images": 256, "unigram_pixels": 1.967,
      "images_seen": [1000000, 1000000, 1000000],
      "data": {"from": "...", "fingerprint": "...", "train": 54000, "valid": 6000, "test": 10000},
      "sweep": "table1-mnist", "command": "python sweeps/...", "commit": ["<hash>"], "dirty": false,
@@ -50,11 +51,25 @@ class Result:
     values: Sequence[float] = ()  # bits/dim of each seed
     rates: Mapping[str, float] = field(default_factory=dict)  # R under every prior that was measured
     eq7: float | None = None  # the report's Equation 7: not a likelihood
+    bounds: Mapping[str, float] = field(default_factory=dict)  # L_S of models that sample z, "s1", "s10", ...
+    bound_images: int | None = None  # that L_S was measured on
+    unigram_pixels: float | None = None  # of a code for single pixels by one histogram: what to beat
     images_seen: Sequence[int] = ()  # by the model that was measured, of each seed
     dirty: bool = False  # the code had been changed since the commit
     sweep: str | None = None
     config: Mapping[str, str] = field(default_factory=dict)  # all settings but the seed
     runs: Sequence[str] = ()  # ids in the tracker
+
+    @property
+    def row(self) -> str:
+        """Its row of the table, as ``sweeps/table1.py`` names them: vqvae, vqvae_mse, ..."""
+        return row_of(self.model, self.config)
+
+
+def row_of(model: str, config: Mapping[str, str]) -> str:
+    """The row of a configuration: what its sweep noted, else the model, with _mse when trained on squared errors."""
+    errors = config.get("model.scale") == "fitted" and config.get("model.likelihood") in ("logistic", "gaussian")
+    return config.get("row") or (f"{model}_mse" if errors else model)
 
 
 def read_results(folder: Path) -> list[tuple[str, Result]]:
@@ -103,12 +118,12 @@ def _result(row: Mapping[str, Any]) -> Result:
     """A row of a file, checked as far as it is going to be formatted."""
     spec = {f.name: f for f in dataclasses.fields(Result)}
     result = Result(**{name: value for name, value in row.items() if name in spec})
-    for name in ("value", "interval", "n", "D", "R", "eq7"):
+    for name in ("value", "interval", "n", "D", "R", "eq7", "unigram_pixels", "bound_images"):
         value = getattr(result, name)
         optional = name not in ("value", "n")
         if (value is None and not optional) or not isinstance(value, int | float | None) or isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}; allowed is a number")
-    texts, objects = ("dataset", "model", "split"), ("data", "rates", "config")
+    texts, objects = ("dataset", "model", "split"), ("data", "rates", "bounds", "config")
     lists = ("commit", "seeds", "values", "images_seen", "runs")
     for names, kind, words in ((texts, str, "a text"), (objects, dict, "an object"), (lists, (list, tuple), "a list")):
         for name in names:

@@ -179,14 +179,12 @@ class Tracker:
             case "report":
                 self._client.log_batch(self._runs[run], metrics=_metrics(event["points"]))
             case "tags":
-                for name, value in event["tags"].items():
-                    self._client.set_tag(self._runs[run], name, value)
+                self._client.log_batch(self._runs[run], tags=_tags(event))
             case "artifact":
                 if Path(event["path"]).exists():
                     self._client.log_artifact(self._runs[run], event["path"], event.get("to"))
             case "end":
-                for name, value in event["tags"].items():
-                    self._client.set_tag(self._runs[run], name, value)
+                self._client.log_batch(self._runs[run], tags=_tags(event))
                 self._client.set_terminated(self._runs[run], STATUS[event["state"]], event["time"])
 
     def _start_run(self, event: Event) -> None:
@@ -247,6 +245,12 @@ def _metrics(points: list[tuple[str, float, int, int]]) -> list[Any]:
         points, key=lambda point: (not point[0].endswith("/bits_per_dim"), not point[0].startswith("valid/"))
     )
     return [Metric(name, value, moment, step) for name, value, moment, step in points]
+
+
+def _tags(event: Event) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value) for name, value in event["tags"].items()]
 
 
 def _client(uri: str) -> MlflowClient:

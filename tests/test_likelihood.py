@@ -17,6 +17,7 @@ from vqvae_core.likelihood import (
     eq7,
     eq7_from_kl,
     fit_log_scale,
+    gaussian_density_nats,
     gaussian_log_mass,
     logistic_log_mass,
     nll_per_image,
@@ -135,6 +136,8 @@ class TestReportedNumbers:
         one = math.log2(127.5) + 0.5 * math.log2(2 * math.pi) + mse / 2 / math.log(2)
         best = math.log2(127.5) + 0.5 * math.log2(2 * math.pi * math.e * mse)
         assert (round(one, 3), round(best, 3)) == (8.330, 5.941)
+        assert bits_per_dim(gaussian_density_nats(mse, 1.0), 1) == pytest.approx(one)
+        assert bits_per_dim(gaussian_density_nats(mse, math.sqrt(mse)), 1) == pytest.approx(best)
         levels, mean = gaussian_residuals(mse=mse)
         # sigma 1 on [-1, 1] is 127.5 levels: absurdly wide, and worse than the uniform code.
         wide = -gaussian_log_mass(levels, mean, math.log(127.5)).mean() / math.log(2)

@@ -40,11 +40,13 @@ class TestNearest:
     def test_cutting_into_pieces_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         vectors, codes = torch.randn(100, 4, generator=generator(2)), torch.randn(7, 4, generator=generator(3))
         whole = nearest(vectors, codes)
-        for rows in (1, 33, 99):
-            monkeypatch.setitem(quantize.CHUNK_BYTES, "cpu", 4 * 7 * rows)
+        for tile in ((1, 7), (33, 2), (99, 6), (100, 1)):
+            monkeypatch.setitem(quantize.TILE, "cpu", tile)
             assert nearest(vectors, codes).equal(whole)
 
-    def test_equal_codes_give_the_lowest_index(self) -> None:
+    @pytest.mark.parametrize("columns", [512, 6, 24])
+    def test_equal_codes_give_the_lowest_index(self, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(quantize.TILE, "cpu", (512, columns))
         codes = torch.randn(6, 5, generator=generator(3)).repeat(40, 1)
         assert int(nearest(torch.randn(500, 5, generator=generator(2)), codes).max()) < 6
 
@@ -67,8 +69,8 @@ class TestNearest:
         sizes: list[int] = []
         multiply = torch.addmm
         monkeypatch.setattr(torch, "addmm", lambda *a, **k: sizes.append((out := multiply(*a, **k)).nbytes) or out)
-        # 84 x 84 images in batches of 32, where the report's code ran out of memory.
-        nearest(torch.randn(32 * 21 * 21, 4), torch.randn(512, 4))
+        # 84 x 84 images in batches of 32, where the report's code ran out of memory; the codebook may be large.
+        nearest(torch.randn(32 * 21 * 21, 4), torch.randn(2048, 4))
         assert len(sizes) > 1 and max(sizes) <= 2 << 20
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -12,23 +13,34 @@ from torch import Tensor, nn
 from vqvae_core.config import VQVAEConfig
 from vqvae_core.distributed import gather_rows, rank, sum_over_workers, world_size
 
-CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 64 << 20}  # of scores held at once: a core's cache; enough to fill a GPU
+# Vectors and codes that are compared at once: with their scores and their centred copies, a core's cache is full; a GPU
+# wants more.
+TILE = {"cpu": (512, 512), "cuda": (1 << 15, 1 << 9)}
 
 
+@torch.no_grad()
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
     """Index of the nearest code for each vector: (N, D), (K, D) -> (N,) int64; the lowest index among equals.
 
-    argmin |x - e|^2 = argmin (|e|^2 / 2 - x.e), in float32, in pieces so that no N x K matrix exists. Both sides are
-    centred on the codebook's mean: the distances stay what they are, and a common offset no longer eats their digits.
+    argmin |x - e|^2 = argmin (|e|^2 / 2 - x.e), in float32, in tiles so that neither an N x K matrix exists nor a copy
+    of either side. Both are centred on the codebook's mean: the distances stay what they are, and a common offset no
+    longer eats their digits.
     """
-    centre = codes.float().mean(0)
-    codes = codes.float() - centre
-    half_norms = codes.pow(2).sum(1) / 2
-    rows = max(1, CHUNK_BYTES.get(vectors.device.type, 64 << 20) // (4 * len(codes)))
-    pieces = [
-        torch.addmm(half_norms, piece.float() - centre, codes.T, alpha=-1).argmin(1) for piece in vectors.split(rows)
-    ]
-    return torch.cat(pieces)
+    rows, columns = TILE.get(vectors.device.type, TILE["cuda"])
+    centre = codes.mean(0, dtype=torch.float32)
+    least = torch.full((len(vectors),), math.inf, device=vectors.device)
+    found = torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
+    for number, some in enumerate(codes.split(columns)):
+        tile = some.float() - centre
+        half_norms = tile.pow(2).sum(1) / 2
+        for piece, best, where in zip(vectors.split(rows), least.split(rows), found.split(rows), strict=True):
+            scores = torch.addmm(half_norms, piece.float() - centre, tile.T, alpha=-1)
+            own = scores.argmin(1)
+            score = scores.gather(1, own[:, None])[:, 0]
+            nearer = score < best  # not among equals: earlier codes have lower indices
+            best.copy_(torch.where(nearer, score, best))
+            where.copy_(torch.where(nearer, own + number * columns, where))
+    return found
 
 
 @dataclass(frozen=True)

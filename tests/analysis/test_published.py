@@ -27,6 +27,22 @@ def test_how_to_make_a_row_names_only_sweeps_that_exist(tmp_path: Path) -> None:
     assert _commands.how_to_make("mnist", "my_model", tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("python sweeps/x.py --data-source /home/me/data --only a", "python sweeps/x.py --data-source DIR --only a"),
+        (
+            "p --data.root=/a/b --images 3 --out '/my runs/x' --seed 1",
+            "p --data.root=DIR --images 3 --out DIR --seed 1",
+        ),
+        ("python sweeps/x.py --images 3", "python sweeps/x.py --images 3"),
+        (None, None),
+    ],
+)
+def test_a_published_command_has_no_folder_of_ours(typed: str | None, shown: str | None) -> None:
+    assert _commands.without_places(typed) == shown
+
+
 def test_the_command_that_repeats_a_configuration_gives_its_fields() -> None:
     changed = {"model.beta": 0.5, "train.lr": 1e-4, "model.batch_norm": True, "data.name": "my_images"}
     experiment = with_overrides(cifar10_vqvae(), {**changed, "data.root": "/somewhere"})

@@ -19,9 +19,10 @@ import made_up_tracker
 import pytest
 from made_up_tracker import AWKWARD, CIFAR10_VAE, CIFAR10_VQVAE, COMMIT, OTHER, result
 
-from analysis._rows import ALIKE, BEST, ONE_SEED, OTHER_IMAGES, WORSE, remark
-from analysis.published import as_json, read_results
-from analysis.table1 import main
+from analysis._rows import ALIKE, BEST, ONE_SEED, OTHER_IMAGES, WORSE, Row, best_of_each, remark
+from analysis.published import as_json, read_results, write_results
+from analysis.runs import Run
+from analysis.table1 import export, main
 from vqvae_core.tables import WIDTH
 
 PROJECT = Path(__file__).parents[2]
@@ -240,16 +241,81 @@ def test_an_empty_tracker_says_so(tmp_path: Path, table: Table) -> None:
 
 def test_a_remark_needs_two_intervals_on_the_same_images() -> None:
     ours = {
-        ("mnist", "a"): result("a", 1.0, 0.1),
-        ("mnist", "b"): result("b", 1.3, 0.2),
-        ("mnist", "c"): result("c", 1.3, 0.1999),
-        ("mnist", "d"): result("d", 1.3, None),
-        ("mnist", "e"): result("e", 1.05, 0.1, data={"fingerprint": "2"}),
-        ("cifar10", "a"): result("a", 0.5, 0.1),
+        ("mnist", "a", "a"): result("a", 1.0, 0.1),
+        ("mnist", "b", "b"): result("b", 1.3, 0.2),
+        ("mnist", "c", "c"): result("c", 1.3, 0.1999),
+        ("mnist", "d", "d"): result("d", 1.3, None),
+        ("mnist", "e", "e"): result("e", 1.05, 0.1, data={"fingerprint": "2"}),
+        ("cifar10", "a", "a"): result("a", 0.5, 0.1),
     }
-    assert [remark(ours, "mnist", model) for model in "abcde"] == [BEST, ALIKE, WORSE, ONE_SEED, OTHER_IMAGES]
-    assert remark(ours, "cifar10", "a") == ""  # nothing to compare with
-    assert remark(ours, "mnist", "f") == ""
+    words = [remark(ours, ("mnist", model, model)) for model in "abcde"]
+    assert words == [BEST, ALIKE, WORSE, ONE_SEED, OTHER_IMAGES]
+    assert remark(ours, ("cifar10", "a", "a")) == ""  # nothing to compare with
+    assert remark(ours, ("mnist", "f", "f")) == ""
+
+
+def made_up_run(number: int, bits: float, **params: str) -> Run:
+    """A complete run of a VQ-VAE on MNIST, tested, with bounds."""
+    metrics = {f"{split}/bits_per_dim": bits for split in ("valid", "test")}
+    metrics |= {"test/distortion": bits - 0.25, "test/rate_unigram": 0.25, "test/rate_uniform": 0.5}
+    metrics |= {f"test/bits_per_dim_s{S}": bits - S / 1000 for S in (1, 10, 50)}
+    metrics |= {"test/bound_images": 256.0, "test/unigram_pixels": 1.967}
+    config = {"data.name": "mnist", "model.type": "vqvae", **params}
+    return Run(str(number), "", "mnist/table1", "FINISHED", number, config, {"seed": "0"}, metrics, {})
+
+
+def test_rows_of_one_model_that_were_trained_differently_are_rows_of_their_own(table: Table, tmp_path: Path) -> None:
+    errors = {"model.scale": "fitted", "model.likelihood": "logistic"}
+    runs = [
+        made_up_run(1, 2.0, **errors),
+        made_up_run(2, 1.5, **{**errors, "model.likelihood": "mixture"}),
+        made_up_run(3, 1.8, **errors, row="vqvae_ema"),
+        made_up_run(4, 1.9, **{**errors, "model.scale": "global"}),
+        made_up_run(5, 2.1),  # nothing is known of its training
+    ]
+    ours = best_of_each(runs, {}, "test")
+    assert {key[2]: found.value for key, found in ours.items()} == {"vqvae_mse": 2.0, "vqvae": 1.5, "vqvae_ema": 1.8}
+    assert ours["mnist", "vqvae", "vqvae"].bounds == pytest.approx({"s1": 1.499, "s10": 1.49, "s50": 1.45})
+    assert (ours["mnist", "vqvae", "vqvae"].bound_images, ours["mnist", "vqvae", "vqvae"].unigram_pixels) == (
+        256,
+        1.967,
+    )
+    write_results(tmp_path / "made_up.json", list(ours.values()))
+    arguments = ("--results", str(tmp_path), "--tracking-uri", f"sqlite:///{tmp_path / 'none.db'}")
+    lines = table(*arguments).splitlines()
+    for label in ("VQ-VAE mse", "VQ-VAE ema", "VQ-VAE  "):
+        assert any(line.startswith(f"MNIST          {label}") for line in lines), label
+    printed = table(*arguments, "--split-rates")
+    assert "L_50" not in "\n".join(lines) and "L_50" in printed
+    start = next(n for n, line in enumerate(printed.splitlines()) if "L_50" in line)
+    split = [line.split() for line in printed.splitlines()[start + 2 : start + 5]]
+    assert [
+        "MNIST",
+        "VQ-VAE",
+        "1.250",
+        "0.500",
+        "1.750",
+        "0.250",
+        "1.500",
+        "1.499",
+        "1.490",
+        "1.450",
+        "256",
+        "1.967",
+    ] in split
+    assert all(len(line) <= WIDTH for line in printed.splitlines()[1:])
+
+
+def test_an_export_keeps_a_files_rows_of_other_configurations(tmp_path: Path) -> None:
+    def row(number: int, value: float, **config: str) -> Row:
+        own = best_of_each([made_up_run(number, value, **config)], {}, "test").popitem()[1]
+        return Row("mnist", "vqvae", "vqvae", None, None, own, "", (), None)
+
+    file = tmp_path / "table1.json"
+    export(file, [row(1, 2.0, **{"model.hidden": "256"})], "made up")
+    export(file, [row(2, 1.9, **{"model.hidden": "32"})], "made up")
+    export(file, [row(3, 1.8, **{"model.hidden": "32"})], "made up")
+    assert [result_.value for _, result_ in read_results(tmp_path)] == [2.0, 1.8]
 
 
 @pytest.mark.slow
@@ -294,6 +360,12 @@ def test_what_is_exported_is_what_is_shown_later(tracker: str, table: Table, tmp
         (["--tracking-uri", "mlflow.db"], "allowed are sqlite"),
         (["--tracking-uri", "http://127.0.0.1:1"], "does not answer"),
         (["--export", "x.json"], "no run to publish"),
+        (["--probe"], "has no weights of a vqvae of mnist; give --checkpoint"),
+        (["--probe", "--checkpoint", "nowhere"], "--checkpoint is 'nowhere'"),
+        (["--probe", "--images", "1"], "--images is 1; allowed is an integer >= 2"),
+        (["reproduce"], "ROW is not given"),
+        (["reproduce", "mnist/none"], "ROW is 'mnist/none'; allowed is one of "),
+        (["remake", "mnist/vqvae"], "remake"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(

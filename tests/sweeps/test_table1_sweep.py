@@ -1,0 +1,102 @@
+"""The sweep of Table 1: what its rows are, and one of them all tiny, from the command to the printed table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.table1 import main as print_table
+from sweeps._plan import Plan
+from sweeps._space import Point
+from sweeps.table1 import ALIVE, ROWS, main, table1
+from vqvae_core.config import ImageModelConfig
+from vqvae_core.overrides import flatten
+from vqvae_core.presets import mnist_vqvae
+
+SAMPLED = ("vae", "vimco", "dvae")  # whose q(z | x) has more than one z
+TINY = ["--dataset", "digits", "--train.calibration_images", "64", "--train.eval_batch", "512", "--model.hidden", "8"]
+
+
+def changed_by(plan: Plan, point: Point) -> dict[str, object]:
+    """The fields of an experiment that are not the report's preset's."""
+    base, own = flatten(plan.base), flatten(plan.experiment(point))
+    return {name: own[name] for name in base if name in own and own[name] != base[name]}
+
+
+def test_rows_differ_by_the_model_the_codebook_and_the_likelihood_alone(make: Callable[..., Plan]) -> None:
+    sweep = table1(list(ROWS), 2, ())
+    plan = make(sweep=sweep)
+    points = {str(point["row"]): point for point in sweep.fixed.values() if point["seed"] == 0}
+    assert list(points) == list(ROWS) and len(sweep.fixed) == 2 * len(ROWS)
+    assert changed_by(plan, points["vqvae_mse"]) == {}
+    assert changed_by(plan, points["vqvae_ema"]) == ALIVE
+    assert changed_by(plan, points["vqvae"]) == {**ALIVE, "model.likelihood": "categorical"}
+    trunk = ("model.hidden", "model.residual_blocks", "model.batch_norm")
+    for row, point in points.items():
+        own = plan.experiment(point)
+        assert isinstance(own.model, ImageModelConfig)
+        assert own.model.trains_on_errors == (row in ("vqvae_mse", "vqvae_ema", "vae_mse"))
+        fields = flatten(own)
+        assert [fields[name] for name in trunk] == [flatten(plan.base)[name] for name in trunk]
+        assert fields["train.images"] == plan.base.train.images
+    assert flatten(mnist_vqvae())["model.quantizer"] == "gradient"  # the report's own, as vqvae_mse has it
+
+
+def test_likelihood_and_samples_reach_the_rows_that_have_them(make: Callable[..., Plan]) -> None:
+    sweep = table1(list(ROWS), 1, ["train.lr"], likelihood="mixture", samples=3)
+    plan = make(sweep=sweep)
+    found = {str(p["row"]): flatten(plan.experiment(p)) for p in sweep.fixed.values()}
+    for row, fields in found.items():
+        assert fields["model.likelihood"] == ("logistic" if row.endswith(("_mse", "_ema")) else "mixture")
+    assert found["vimco"]["model.samples"] == 3 and "model.samples" not in found["dvae"]
+    mine = table1(["vqvae"], 1, ["model.beta", "seed"])
+    fields = flatten(make("--model.beta", "0.7", "--seed", "5", sweep=mine).experiment(mine.fixed["vqvae-seed-0"]))
+    assert (fields["model.beta"], fields["seed"]) == (0.7, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "vqvea"], "vqvea"),
+        (["--seeds", "0"], "--seeds"),
+        (["--likelihood", "logistic"], "--likelihood"),
+        (["--samples", "1"], "allowed is an integer >= 2"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    printed = capsys.readouterr()
+    assert left.value.code == 2 and printed.err.count("\n") == 1 and words in printed.err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_every_row_is_trained_tested_and_shown(
+    tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*TINY, "--images", "64", "--train.eval_every", "64", "--seeds", "2", "--likelihood", "mixture"]
+    command += ["--samples", "2", "--train.lr", "1e-3"]
+    main(command)
+    assert "table1-digits" in capsys.readouterr().out
+    uri = f"sqlite:///{tracked}/mlflow.db"
+    print_table(["--tracking-uri", uri, "--results", str(tracked / "data"), "--format", "json"])
+    rows = {row["name"]: row["ours"] for row in json.loads(capsys.readouterr().out)["rows"] if row["ours"]}
+    assert set(rows) == set(ROWS)
+    for name, ours in rows.items():
+        assert (ours["dataset"], ours["n"], ours["seeds"], ours["split"]) == ("digits", 2, [0, 1], "test")
+        assert ours["value"] == pytest.approx(ours["D"] + ours["R"]) and ours["images_seen"] == [64, 64]
+        assert 0 < ours["unigram_pixels"] < 8
+        bounds = ours["bounds"]
+        if name.removesuffix("_mse") in SAMPLED:
+            # The same samples, more of them: the bound can only be tighter; S = 1 is an estimate of bits/dim itself.
+            assert bounds["s50"] < bounds["s10"] < bounds["s1"] == pytest.approx(ours["value"], rel=0.1)
+        else:
+            assert bounds == {}
+    main(command)  # again: it is finished
+    assert "starts" not in capsys.readouterr().out
