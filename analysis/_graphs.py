@@ -24,7 +24,7 @@ from vqvae_core.files import write_whole
 from vqvae_core.likelihood import to_unit
 from vqvae_core.vqvae import VQVAE
 
-PARTS = {"bits_per_dim": "bits/dim", "distortion": "distortion D", "rate_unigram": "rate R (unigram prior)"}
+PARTS = {"bits_per_dim": "bits/dim: D + R", "distortion": "distortion D", "rate_unigram": "rate R (unigram prior)"}
 SEEDS = 5  # curves of one configuration's seeds, and configurations, that one graph shows
 COLOURS = ["#2364aa", "#b45309", "#3a7d44", "#7c3aed", "#c1121f"]
 
@@ -50,7 +50,9 @@ def curves(uri: str, dataset: str | None, out: Path, chosen: argparse.Namespace)
                     {"model": model, "run": run.id, "metric": metric, "images": step, "value": value}
                     for step, value in curve
                 ]
-            axis.set(title=title, xlabel="images seen", xlim=(0, None))
+            axis.set(title=title, xlabel="images seen", ylabel="bits/dim", xlim=(0, None))
+            axis.xaxis.set_major_formatter(lambda count, place: f"{count:,.0f}")
+            axis.xaxis.set_major_locator(plt.MaxNLocator(5))
             axis.grid(alpha=0.3)
         axes[0][0].legend(frameon=False)
         figure.suptitle(f"{NAMES.get(name, name)}, validation images")

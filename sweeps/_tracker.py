@@ -51,7 +51,7 @@ def check(uri: str) -> None:
             raise ValueError(f"the tracking URI {uri} is no place to write: {folder} is not a writable folder")
     elif "://" in uri and not uri.startswith("file:"):
         try:
-            _client(uri).search_experiments(max_results=1)
+            client_of(uri).search_experiments(max_results=1)
         except Exception as error:
             raise ValueError(f"the tracking URI {uri} does not answer ({_first_line(error)})") from None
     else:
@@ -60,7 +60,7 @@ def check(uri: str) -> None:
 
 def find_run(uri: str, run: str, sweep_id: re.Pattern[str]) -> str | None:
     """MLflow's id of a run of another sweep: the newest of that name in a sweep whose id is like that."""
-    client, token, found = _client(uri), None, []
+    client, token, found = client_of(uri), None, []
     experiments = [str(e.experiment_id) for e in client.search_experiments()]
     while True:
         page = client.search_runs(
@@ -93,7 +93,7 @@ class Tracker:
         began = time.monotonic()
         while True:
             try:
-                self._client = _client(self.uri)
+                self._client = client_of(self.uri)
                 self._experiment_id = self._find_experiment()
                 self._find_runs()
                 break
@@ -179,14 +179,12 @@ class Tracker:
             case "report":
                 self._client.log_batch(self._runs[run], metrics=_metrics(event["points"]))
             case "tags":
-                for name, value in event["tags"].items():
-                    self._client.set_tag(self._runs[run], name, value)
+                self._client.log_batch(self._runs[run], tags=_tags(event))
             case "artifact":
                 if Path(event["path"]).exists():
                     self._client.log_artifact(self._runs[run], event["path"], event.get("to"))
             case "end":
-                for name, value in event["tags"].items():
-                    self._client.set_tag(self._runs[run], name, value)
+                self._client.log_batch(self._runs[run], tags=_tags(event))
                 self._client.set_terminated(self._runs[run], STATUS[event["state"]], event["time"])
 
     def _start_run(self, event: Event) -> None:
@@ -249,7 +247,14 @@ def _metrics(points: list[tuple[str, float, int, int]]) -> list[Any]:
     return [Metric(name, value, moment, step) for name, value, moment, step in points]
 
 
-def _client(uri: str) -> MlflowClient:
+def _tags(event: Event) -> list[Any]:
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, value) for name, value in event["tags"].items()]
+
+
+def client_of(uri: str) -> MlflowClient:
+    """MLflow's client for a tracking URI, which says nothing of its troubles."""
     import logging
 
     from mlflow import MlflowClient

@@ -188,7 +188,6 @@ def test_a_conditional_space_goes_through_to_the_end_of_a_sweep(make: Callable[.
     shares = importance(study)
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == set(space)
-    assert max(shares, key=shares.__getitem__) == "model.quantizer"
     assert importance_text(study).startswith(f"What told the best trials from the others: {next(iter(shares))} ")
 
 
