@@ -20,6 +20,7 @@ from sweeps._cache import Found
 from sweeps._objectives import FIRST, OBJECTIVES, values_of
 from sweeps._plan import Plan
 from sweeps._space import Point, known_points, suggest
+from sweeps._tpe import Tpe
 from vqvae_core.batches import mix
 from vqvae_core.config import Experiment
 from vqvae_core.overrides import flatten
@@ -51,7 +52,7 @@ def sampler(plan: Plan, number: int) -> optuna.samplers.BaseSampler:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Optuna 4
-        return optuna.samplers.TPESampler(
+        return Tpe(
             seed=mix("tpe", plan.base.seed, number) % 2**32,
             n_startup_trials=STARTUP,
             multivariate=False,
