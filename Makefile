@@ -28,6 +28,10 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks
 
+# Twenty kills of a sweep's driver and its processes; CHAOS="--what raylet --rounds 5" for another victim.
+chaos: .venv/installed-dev
+	$(BIN)/python -m benchmarks.chaos $(CHAOS)
+
 .venv/installed-all: pyproject.toml constraints.txt bootstrap.py
 	$(PYTHON) bootstrap.py all
 	@touch $@

@@ -27,10 +27,8 @@ def without_places(command: str | None) -> str | None:
 
 def how_to_make(dataset: str, model: str, sweeps: Path = SWEEPS) -> str | None:
     """The command that trains and tests a row of Table 1; None when no sweep for it exists."""
-    if model == "vqvae" and (sweeps / "beta_lr.py").exists():
-        return f"python sweeps/beta_lr.py --dataset {shlex.quote(dataset)} --seeds 3"
-    if model in ("vae", "vimco") and (sweeps / "table1.py").exists():
-        return f"python sweeps/table1.py --only {model}"
+    if model in ("vqvae", "vae", "vimco", "dvae") and (sweeps / "table1.py").exists():
+        return f"python sweeps/table1.py --only {model} --dataset {shlex.quote(dataset)}"
     return None
 
 

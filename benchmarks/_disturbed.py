@@ -72,6 +72,10 @@ class Place:
         """Reports in the journal."""
         return sum(event["kind"] == "report" for event in self.events())
 
+    def writing(self) -> set[str]:
+        """Runs that have reported."""
+        return {event["run"] for event in self.events() if event["kind"] == "report"}
+
     def finished(self) -> dict[int, tuple[str, float | None]]:
         """State and value of each trial that the study holds for over."""
         try:

@@ -97,14 +97,17 @@ def postgres(*databases: str) -> Iterator[str]:
 
 
 @contextmanager
-def mlflow_server(store: str, artifacts: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """`mlflow server` on a backend store; gives its URL."""
-    port, log = free_port(), artifacts.parent / "mlflow.log"
+def mlflow_server(
+    store: str, artifacts: Path, environment: Mapping[str, str], port: int | None = None
+) -> Iterator[str]:
+    """`mlflow server` on a backend store, at a free port unless one is given; gives its URL."""
+    port, log = port or free_port(), artifacts.parent / "mlflow.log"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", store, "--artifacts-destination", str(artifacts)]
+    variables = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven processes, for language models
     with log.open("wb") as output:
         running = subprocess.Popen(
-            command, env=dict(environment), cwd=artifacts.parent, stdout=output, stderr=output, start_new_session=True
+            command, env=variables, cwd=artifacts.parent, stdout=output, stderr=output, start_new_session=True
         )
     try:
         wait_for(port, running, log)

@@ -3,8 +3,9 @@
 Run:  python -m benchmarks.chaos --rounds 20
       python -m benchmarks.chaos --what actor --rounds 10     (driver, actor, worker, raylet or tracker)
 
-A round is one SIGKILL. Finished trials must be kept, each metric point be once in the journal and once in the tracker,
-and all values and the final table be those of a sweep that nobody disturbed. Leaves with status 1 when they are not.
+A round is one SIGKILL; of the tracker, one outage of a minute with 8 trials writing. Finished trials must be kept, each
+metric point be once in the journal and once in the tracker, and all values and the final table be those of a sweep that
+nobody disturbed. Leaves with status 1 when they are not.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from benchmarks._disturbed import Place, Wrong, below, check_run, end_all, places, wait_for
 from benchmarks._harness import parser
+from benchmarks._nodes import plain_environment, ray_head, ray_node, short_folder
+from benchmarks._servers import free_port, mlflow_server
 
 SMALL = ["--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4", "--train.calibration_images", "64"]
 # One trial after the other: so the same history gives the same points, whenever it was broken off.
@@ -35,6 +40,7 @@ class Count:
 
     kills: int = 0
     sweeps: int = 0
+    restarts: int = 0  # of drivers that were lost with a node
     kept: int = 0  # finished trials, summed over the kills that they outlived
     points: int = 0
     moments: list[str] = field(default_factory=list)
@@ -107,6 +113,98 @@ def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count
     return kill
 
 
+def kill_raylet(
+    address: str, root: Path, environment: Mapping[str, str], place: Place, dice: random.Random, most: int, count: Count
+) -> str:
+    """SIGKILL of the node of a cluster that has the CPUs, as if its machine were lost; another one joins.
+
+    A driver that was attached to that node is lost with it, and the same command is given again.
+    """
+    flags = [f"--address={address}", "--num-cpus=2"]
+    driver, before = place.start(), place.finished()
+    for _ in range(most):
+        name = root / f"node-{count.kills}"
+        with ray_node(name, environment, *flags) as node:
+            reports = place.reports()
+            while not wait_for("a report", lambda reports=reports: place.reports() > reports, driver):
+                if driver.returncode == 0:
+                    return place.finish(driver)
+                driver = place.start()
+            time.sleep(dice.uniform(0, 3))
+            before = place.finished()
+            end_all([psutil.Process(node.pid), *below(node.pid)])
+        count.kills += 1
+        count.kept += len(before)
+        print(f"kill {count.kills}: a node with its raylet, {len(before)} trials over", flush=True)
+        check_kept(before, place.finished())
+    with ray_node(root / "node-last", environment, *flags):
+        while driver.wait():
+            count.restarts += 1
+            if count.restarts > 2 * most:
+                break  # it says why
+            driver = place.start()
+        return place.finish(driver)
+
+
+def disturb_raylet(rounds: int, seed: int, root: Path) -> Count:
+    """The same for the node of a cluster that trains; its head, where no trial runs, stays."""
+    dice, count = random.Random(seed), Count()
+    environment = plain_environment(root, RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1", VQSWEEP_GROWS_TO="CPU=2")
+    with (
+        short_folder() as folder,
+        ray_head(folder / "head", environment, "--num-cpus=0") as address,
+        places(root, [*SMALL, *BUDGET], RAY_AUTH_MODE="disabled", VQSWEEP_GROWS_TO="CPU=2") as make,
+    ):
+        calm = make("calm")
+        table = calm.finish(calm.start())
+        points = check_run(calm, table, None, "")
+        print(f"undisturbed: {len(calm.finished())} trials, {points} points{table}", flush=True)
+        while count.kills < rounds:
+            place = make(f"disturbed-{count.sweeps}", RAY_ADDRESS=address)
+            ours = kill_raylet(address, folder, environment, place, dice, rounds - count.kills, count)
+            count.points += check_run(place, ours, calm, table)
+            count.sweeps += 1
+    return count
+
+
+def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
+    """``rounds`` times a tracker that is killed while 8 trials write, and comes back after so many seconds."""
+    count = Count()
+    environment = plain_environment(
+        root, RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true"
+    )
+    budget = ["--trials", "8", "--images", "13500", "--scheduler", "none", "--train.eval_every", "500"]
+    with (
+        short_folder() as folder,
+        ray_head(folder / "head", environment, "--num-cpus=8") as address,
+        places(root, [*SMALL, *budget], RAY_ADDRESS=address, RAY_AUTH_MODE="disabled") as make,
+    ):
+        calm = make("calm")
+        table = calm.finish(calm.start())
+        points = check_run(calm, table, None, "")
+        print(f"undisturbed: {len(calm.finished())} trials, {points} points{table}", flush=True)
+        while count.kills < rounds:
+            port = free_port()
+            uri = f"http://127.0.0.1:{port}"
+            place = make(f"disturbed-{count.sweeps}", MLFLOW_TRACKING_URI=uri)
+            store, artifacts = f"sqlite:///{place.folder}/mlflow.db", place.folder / "artifacts"
+            with mlflow_server(store, artifacts, environment, port):
+                driver = place.start()
+                wait_for("a report of each trial", lambda place=place: len(place.writing()) == 8, driver)
+            count.kills += 1
+            away = time.monotonic()
+            before = place.reports()
+            while time.monotonic() - away < seconds and driver.poll() is None:
+                time.sleep(0.5)
+            kept = place.reports() - before
+            print(f"outage {count.kills}: {time.monotonic() - away:.0f} s, {kept} reports kept meanwhile", flush=True)
+            with mlflow_server(store, artifacts, environment, port):
+                ours = place.finish(driver)
+            count.points += check_run(place, ours, calm, table)
+            count.sweeps += 1
+    return count
+
+
 def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
     """Run the calm sweep, then disturbed ones until so many rounds are done."""
     dice, count = random.Random(seed), Count()
@@ -138,10 +236,17 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=20, help="kills in all (20)")
     options.add_argument("--what", choices=("driver", "actor", "worker", "raylet", "tracker"), default="driver")
     options.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    options.add_argument("--seconds", type=float, default=60, help="that a tracker is away (60)")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="vq", ignore_cleanup_errors=True) as folder:
         try:
-            count = disturb(chosen.what, chosen.rounds, chosen.seed, Path(folder))
+            match chosen.what:
+                case "raylet":
+                    count = disturb_raylet(chosen.rounds, chosen.seed, Path(folder))
+                case "tracker":
+                    count = disturb_tracker(chosen.rounds, chosen.seconds, Path(folder))
+                case what:
+                    count = disturb(what, chosen.rounds, chosen.seed, Path(folder))
         except Wrong as error:
             print(f"WRONG: {error}", file=sys.stderr)
             raise SystemExit(1) from None

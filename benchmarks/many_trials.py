@@ -50,6 +50,7 @@ SPACE = {
 }
 METRICS = [f"{split}/{name}" for split in ("train", "valid") for name in ("distortion", "mse", "psnr", "perplexity")]
 BLOCK = 100  # trials over which a row's figures are taken
+FLAT = 0.7  # what a trial cost at first, over what it costs at last
 READ_IN = 10.0  # seconds that reading may take
 
 
@@ -74,8 +75,8 @@ def results_of(config: dict[str, Any], reports: int = 9) -> list[Result]:
     return found
 
 
-def sweep(plan: Plan, concurrent: int, settled: float) -> tuple[list[float], list[float]]:
-    """Seconds a trial of each block, of the driver alone and until the tracker has been told it as well."""
+def sweep(plan: Plan, concurrent: int) -> dict[str, list[float]]:
+    """Seconds a trial of each block: of the driver's thread, in all and of a core, and until the tracker was told."""
     journal = Journal(plan.folder)
     study = open_study(plan, open_storage(plan.storage))
     board = Board(plan.trials, concurrent)
@@ -84,26 +85,27 @@ def sweep(plan: Plan, concurrent: int, settled: float) -> tuple[list[float], lis
     tracker = Tracker(plan.tracking_uri, plan.experiment_name, study.user_attrs["sweep.id"], journal)
     journal.add("start", SWEEP, name=plan.name, tags={"stage": "sweep"}, params=flatten(plan.base))
     asha = scheduler(plan, searcher, events)
-    driver, whole = [], []
-    ended, began, busy = 0, time.perf_counter(), 0.0
+    found: dict[str, list[float]] = {"driver": [], "driver, of a core": [], "driver and tracker": []}
+    ended, began, busy, working = 0, time.perf_counter(), 0.0, 0.0
     results = run(searcher, asha, results_of, concurrent, 0, events)
     tracker.start()
     while True:
-        clock = time.perf_counter()
+        clock, core = time.perf_counter(), time.thread_time()
         result = next(results, None)
-        busy += time.perf_counter() - clock
-        ended += result is not None and result["done"]
+        busy, working = busy + time.perf_counter() - clock, working + time.thread_time() - core
         if result is None:
             break
+        ended += result["done"]
         if result["done"] and ended % BLOCK == 0:
-            driver.append(busy / BLOCK)
+            found["driver"].append(busy / BLOCK)
+            found["driver, of a core"].append(working / BLOCK)
             while next(journal.untold(), None):
-                time.sleep(settled)
-            whole.append((time.perf_counter() - began) / BLOCK)
-            began, busy = time.perf_counter(), 0.0
+                time.sleep(0.02)
+            found["driver and tracker"].append((time.perf_counter() - began) / BLOCK)
+            began, busy, working = time.perf_counter(), 0.0, 0.0
     tracker.close()
     journal.close()
-    return driver, whole
+    return found
 
 
 def multiply(database: Path, times: int) -> int:
@@ -144,14 +146,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         with contextlib.redirect_stdout(io.StringIO()):
-            driver, whole = sweep(plan_of(root, chosen.trials), 8, 0.02)
+            found = sweep(plan_of(root, chosen.trials), 8)
         rows: list[Row] = []
-        for case, found in (("driver", driver), ("driver and tracker", whole)):
-            for number, seconds in enumerate(found[1:], 1):
-                if number in (1, len(found) // 2, len(found) - 1):
-                    which = f"a trial of {number * BLOCK + 1} to {(number + 1) * BLOCK}"
-                    last = number == len(found) - 1
-                    rows.append(faster(f"{case}, {which}", seconds, found[1], goal=0.7 if last else None))
+        for case, blocks in found.items():
+            last = len(blocks) - 1  # the first hundred are not like the others: at first nobody is stopped
+            for number in dict.fromkeys((1, last // 2, last)):
+                which = f"a trial of {number * BLOCK + 1} to {(number + 1) * BLOCK}"
+                goal = FLAT if number == last else None
+                rows.append(faster(f"{case}, {which}", blocks[number], blocks[1], goal=goal))
         database = root / "mlflow.db"
         runs = multiply(database, 10_000 // chosen.trials)
         uri = ["--tracking-uri", f"sqlite:///{database}"]

@@ -110,23 +110,24 @@ def rows_of(where: str, plan: Plan, choice: float) -> list[Row]:
 
 
 def main() -> None:
-    options = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--sqlite-only", action="store_true", help="leave PostgreSQL out")
+    chosen = options.parse_args()
     os.environ["RAY_ADDRESS"] = "local"  # the plan's machine is this one
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         plan = replace(plan_of(Path(folder), TRIALS), scheduler="none")
-        choices = {before: choice_after(plan, before, max(5, options.repeats)) for before in BEFORE}
+        choices = {before: choice_after(plan, before, max(5, chosen.repeats)) for before in BEFORE}
         rows = [faster(f"choice of a point, {n:,} trials before it", s, ALLOWED) for n, s in choices.items()]
-        rows += rows_of("SQLite", plan, choices[BEFORE[-1]])
+        most = choices[BEFORE[-1]]
+        rows += rows_of("SQLite", plan, most)
         try:
-            with postgres("studies", "tracker") as url:
-                rows += rows_of(
-                    "PostgreSQL",
-                    replace(plan, storage=f"{url}studies", tracking_uri=f"{url}tracker"),
-                    choices[BEFORE[-1]],
-                )
+            with contextlib.nullcontext() if chosen.sqlite_only else postgres("studies", "tracker") as url:
+                if url:
+                    there = replace(plan, storage=f"{url}studies", tracking_uri=f"{url}tracker")
+                    rows += rows_of("PostgreSQL", there, most)
         except Missing as error:
             print(f"PostgreSQL is left out: {error}", file=sys.stderr)
-    show("scale", rows, options.json)
+    show("scale", rows, chosen.json)
 
 
 if __name__ == "__main__":

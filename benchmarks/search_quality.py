@@ -169,7 +169,7 @@ METHODS: dict[str, Method] = {
     "ours": ours,
     "random": at_random,
     "Tune OptunaSearch + ASHA": stock,
-    "the same with our rungs": partial(stock, grace_period=3, reduction_factor=3),
+    "Tune, rungs at 1/9 and 1/3": partial(stock, grace_period=3, reduction_factor=3),
     "Hyperband": hyperband,
 }
 

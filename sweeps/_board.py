@@ -44,6 +44,7 @@ class Row:
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     unhealthy: str = ""  # which limits of the codebook were broken at the last report
+    taken: str = ""  # the run of another sweep that stands for it; empty where it was trained
 
 
 def by_merit(row: Row) -> tuple[bool, float, str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from atari_collect import ray_token
 
+STARTS = 3  # of a Ray of our own, before we give up
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -66,13 +68,34 @@ def connect(cluster: Cluster, with_groups: bool = False) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            ray.init(address=cluster.address, **options)
+            start(cluster.address, options)
         except (ConnectionError, ray.exceptions.RayError) as error:
             raise ValueError(
                 f"{error}; RAY_ADDRESS and Ray's token (RAY_AUTH_MODE, ~/.ray/auth_token) decide"
             ) from None
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def start(address: str, options: dict[str, Any]) -> None:
+    """``ray.init``, once more where a busy machine kept Ray's own parts from starting.
+
+    A node ends itself when its agents are not there after 15 s, which nothing can change; on a machine whose cores are
+    all taken that happens. Raises ``ValueError`` when they were late ``STARTS`` times.
+    """
+    import ray
+
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:  # Ray raises a plain one
+            late = type(error) is Exception and "timed out during startup" in str(error)
+            if address != "local" or not late:
+                raise
+            ray.shutdown()
+            if attempt == STARTS:
+                raise ValueError(f"Ray did not start in {STARTS} attempts: the machine is too busy ({error})") from None
 
 
 def _free_port() -> int:

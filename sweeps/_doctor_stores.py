@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps._past import shown
 from sweeps._study import open_storage
-from sweeps._tracker import _client, check
+from sweeps._tracker import check, client_of
 
 Said = tuple[str, str, str]  # level, what was found, what to do
 
@@ -37,7 +37,7 @@ def check_tracker(uri: str) -> Iterator[Said]:
             yield "problem", f"{path} cannot be written: {trouble}", "free the disk, the lock or the permission"
             return
     try:
-        client = _client(uri)
+        client = client_of(uri)
         count = len(client.search_experiments())
         if not uri.startswith("sqlite:///"):
             register_and_delete(uri)

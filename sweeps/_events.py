@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +20,22 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from sweeps._board import Board, Row, verdict
+from sweeps._cache import Cache, Found
 from sweeps._display import Display
 from sweeps._journal import Journal
+from sweeps._objectives import FIRST, OBJECTIVES
 from sweeps._plan import Plan, point_text
-from sweeps._search import NotPickled, TrialSpec
+from sweeps._search import NotPickled, TrialSpec, taken_reason
 from sweeps._trial import ERROR
 from vqvae_core.overrides import flatten, run_key
 
 if TYPE_CHECKING:
     from sweeps._execute import StopFlag
+
+# Exit statuses of a sweep that ends before its last trial does.
+INTERRUPTED = 130  # it was asked to stop, as any program that is ended by Ctrl-C
+NO_ROOM = 1  # a disk is full
+SPENT = 0  # its budget is used up, which is what was asked for
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -35,10 +44,17 @@ class Events(NotPickled, Callback):
     """Tune's callbacks; ``started`` is for the searcher, which alone knows what a trial is."""
 
     def __init__(
-        self, plan: Plan, board: Board, journal: Journal, display: Display, stop: StopFlag, stage: str
+        self,
+        plan: Plan,
+        board: Board,
+        journal: Journal,
+        display: Display,
+        stop: StopFlag,
+        stage: str,
+        cache: Cache | None = None,
     ) -> None:
         self.plan, self.board, self.journal, self.display = plan, board, journal, display
-        self.stop, self.stage = stop, stage
+        self.stop, self.stage, self.cache = stop, stage, cache
         self.interrupted: set[str] = set()  # trials that have saved because the sweep stops
         self.stopped_for: dict[str, str] = {}  # Tune's name of a trial -> why it was stopped, if not by ASHA
         self._specs: dict[str, TrialSpec] = {}
@@ -46,6 +62,26 @@ class Events(NotPickled, Callback):
     def started(self, trial_id: str, spec: TrialSpec) -> None:
         """The searcher has chosen a trial."""
         self._specs[trial_id] = spec
+        self._begin(spec)
+
+    def taken(self, spec: TrialSpec) -> Found | None:
+        """The run that stands for a trial, if the tracker has one; the trial is then over, and told."""
+        if self.cache is None or (found := self.cache.find(spec.experiment, spec.run)) is None:
+            return None
+        self._begin(spec, {"cache.run": found.run_id, "cache.from": found.origin})
+        self.cache.bring(found, spec.experiment, spec.folder)
+        for seen, metrics in found.reports:
+            self.board.report(
+                spec.run,
+                {"images_seen": seen, "objective": metrics.get(OBJECTIVES[FIRST], math.inf), "metrics": metrics},
+            )
+            self.journal.add("report", spec.run, step=seen, metrics=metrics)
+        row = self.board.rows[spec.run]
+        row.taken, row.unhealthy = found.origin, self.plan.limits.broken(row.metrics)
+        self._end(spec, "complete", taken_reason(found), {"cache.from": found.origin})
+        return found
+
+    def _begin(self, spec: TrialSpec, further: Mapping[str, str] | None = None) -> None:
         experiment = spec.experiment
         self.board.rows[spec.run] = Row(
             spec.run, spec.origin, spec.point, experiment.seed, spec.parent, experiment.train.images
@@ -58,6 +94,7 @@ class Events(NotPickled, Callback):
             "mlflow.note.content": note(spec),
             **self.plan.data_tags,
             **code_tags(),
+            **(further or {}),
         }
         config = flatten(experiment)
         params = {**spec.point, **config}
@@ -77,7 +114,7 @@ class Events(NotPickled, Callback):
         if "failed" in result:
             return
         if "halt" in result:
-            self.stop.ask(result["halt"])
+            self.stop.ask(result["halt"], NO_ROOM)
         if "interrupted" in result:
             self.interrupted.add(trial.trial_id)
             return
@@ -95,11 +132,12 @@ class Events(NotPickled, Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         row = self.board.rows[self._specs[trial.trial_id].run]
-        self._end(trial, *verdict(trial.last_result, row.budget))
+        self._end(self._specs[trial.trial_id], *verdict(trial.last_result, row.budget))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         times = self.plan.restarts + 1
-        self._end(trial, "failed", f"{death(trial)}, {times} times without getting further"[:500])
+        reason = f"{death(trial)}, {times} times without getting further"[:500]
+        self._end(self._specs[trial.trial_id], "failed", reason)
 
     def all_interrupted(self) -> bool:
         """Whether every trial that runs has saved."""
@@ -111,19 +149,19 @@ class Events(NotPickled, Callback):
         for spec in self._specs.values():
             row = self.board.rows[spec.run]
             if row.state == "running":
-                reason = f"the sweep was stopped when it had seen {row.images_seen:,} images or more"
+                reason = f"{self.stop.cause}; it had seen {row.images_seen:,} images or more"
                 self.board.end(spec.run, "stopped", reason)
                 tags = {"status.reason": reason, "trial.state": "stopped"}
                 self.journal.add("end", spec.run, state="stopped", tags=tags)
 
-    def _end(self, trial: Trial, state: str, reason: str) -> None:
-        spec = self._specs[trial.trial_id]
+    def _end(self, spec: TrialSpec, state: str, reason: str, further: Mapping[str, str] | None = None) -> None:
         row = self.board.end(spec.run, state, reason)
         pictures = sorted(spec.folder.glob("*.png")) if state != "stopped" else []
         for path in (*pictures, spec.folder / ERROR):
             if state != "stopped" and path.exists():
                 self.journal.add("artifact", spec.run, path=str(path))
         tags = {"status.reason": reason, "trial.state": state, "mlflow.note.content": note(spec, reason)}
+        tags |= further or {}
         self.journal.add("end", spec.run, state=state, tags=tags)
         self.display.changed(row, "end")
 

@@ -17,8 +17,9 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from sweeps._asha import Asha
+from sweeps._budget import Meter
 from sweeps._cluster import connect
-from sweeps._events import Events
+from sweeps._events import INTERRUPTED, SPENT, Events
 from sweeps._group import trial_of_workers
 from sweeps._plan import REDUCTION, Plan
 from sweeps._search import NotPickled, OptunaSearcher
@@ -26,29 +27,42 @@ from sweeps._trial import TrialActor
 
 
 class StopFlag(NotPickled, tune.Stopper):
-    """Raised by Ctrl-C, SIGTERM or a full disk: the trials save where they are, and then Tune ends."""
+    """Raised by Ctrl-C, SIGTERM, a full disk or a spent budget: the trials save where they are, and then Tune ends."""
 
     patience = 60.0  # seconds for all trials to save
 
-    def __init__(self, sweep_folder: Path) -> None:
+    def __init__(self, sweep_folder: Path, meter: Meter | None = None) -> None:
         self.raised = threading.Event()
-        self.reason = ""  # what else than a user's wish raised it
+        self.meter = meter or Meter(sweep_folder, None, 0, lambda: 0)
+        self.reason, self.status = "", INTERRUPTED  # what else than a user's wish raised it, and the exit status
         self.file = sweep_folder / "stop"
         self.file.unlink(missing_ok=True)
         self.saved: Callable[[], bool] = lambda: True
         self._since: float | None = None
 
-    def ask(self, reason: str = "") -> None:
+    def ask(self, reason: str = "", status: int = INTERRUPTED) -> None:
         """Raise it; the first reason counts."""
         if not self.raised.is_set():
-            self.reason = reason
+            self.reason, self.status = reason, status
             self.raised.set()
+
+    def ask_if_spent(self) -> None:
+        """Raise it when the budget is used up."""
+        if self.meter.spent:
+            self.ask(self.meter.reason, SPENT)
+
+    @property
+    def cause(self) -> str:
+        """Why the trials stopped, in a sentence's beginning."""
+        return self.reason if self.status == SPENT else "the sweep was stopped"
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         """What Tune asks all the time: whether to end now."""
+        self.meter.tick()
+        self.ask_if_spent()
         if not self.raised.is_set():
             return False
         if self._since is None:
@@ -121,6 +135,7 @@ def execute(
     try:
         tuner.fit()
     finally:
+        stop.meter.rest()
         events.close()
         for left in (storage, plan.folder / "train"):  # ours are the journal, the study and the checkpoints
             shutil.rmtree(left, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import optuna
@@ -11,10 +12,13 @@ from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler
 
+from sweeps import _preflight as preflight
 from sweeps._board import Board
+from sweeps._budget import Meter
+from sweeps._cache import Cache
 from sweeps._cluster import connect
 from sweeps._display import Display, open_display, progress
-from sweeps._events import Events, code_tags, command, hardware
+from sweeps._events import INTERRUPTED, NO_ROOM, SPENT, Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
 from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
 from sweeps._first import encode_for, parent_of
@@ -33,25 +37,27 @@ from vqvae_core.data import Dataset
 from vqvae_core.files import is_full
 from vqvae_core.overrides import fail, flatten
 
-INTERRUPTED = 130  # exit status of a sweep that was asked to stop, as of any program ended by Ctrl-C
-NO_ROOM = 1  # and of one that found a disk full
-
 
 def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
     """Run a sweep as the command line says. A mistake in it is one line and exit status 2, and nothing is written."""
     settings = parse(sweep, sys.argv[1:] if arguments is None else arguments, f"sweeps/{sweep.name}.py")
     try:
         plan = make_plan(sweep, settings)
-        if settings.dry_run:
+        if settings.dry_run and not settings.preflight:
             print(describe_plan(plan))
             return
         check(plan.tracking_uri)
         dataset = images_of(plan.base.data)
         plan = with_dataset(plan, dataset)
+        if settings.dry_run:
+            print(describe_plan(plan), flush=True)
+            print(preflight.full(plan)[1])
+            return
         storage = open_storage(plan.storage)
         plan = fresh_name(plan, storage) if settings.fresh else plan
-        check_fixed(plan)
         study = open_study(plan, storage)
+        plan = replace(plan, part=study.user_attrs.get("part"))
+        check_fixed(plan)
         with only_one(plan):
             status = Run(plan, study, dataset).go()
     except ValueError as error:
@@ -102,7 +108,14 @@ class Run:
         self.journal = Journal(plan.folder)
         self.tracker = Tracker(plan.tracking_uri, plan.experiment_name, study.user_attrs["sweep.id"], self.journal)
         self.board = Board(plan.trials, plan.concurrent)
-        self.stop = StopFlag(plan.folder)
+        gpus = plan.workers * plan.gpus_per_worker
+        meter = Meter(plan.folder, plan.budget, gpus, lambda: self.board.count("running"))
+        self.stop = StopFlag(plan.folder, meter)
+        self.cache = self._cache() if plan.cache else None
+
+    def _cache(self) -> Cache:
+        away, folder = (lambda: self.tracker.trouble is not None), self.plan.folder.parent
+        return Cache(self.plan.tracking_uri, self.tracker.sweep_id, folder, self.plan.data_fingerprint, away)
 
     def go(self) -> int:
         """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""
@@ -117,6 +130,7 @@ class Run:
         tags |= parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
+        self._preflight()
         display = open_display(self.board)
         try:
             with stop_on_signals(self.stop):
@@ -128,13 +142,14 @@ class Run:
         finished = not self.stop.raised.is_set()
         if finished:
             self._finish()
+        else:
+            self._stopped()
         self._close(finished)
         if finished:
             return 0
-        if self.stop.reason:
+        if self.stop.status == NO_ROOM:
             print(full(self.stop.reason), file=sys.stderr)
-            return NO_ROOM
-        return INTERRUPTED
+        return self.stop.status
 
     def _continue(self) -> None:
         restore(self.plan, self.study, self.board, self.journal)
@@ -142,11 +157,26 @@ class Run:
         if self.board.rows or left:
             print(f"continuing: {len(self.board.rows)} trials are over, {left} were in flight", flush=True)
 
+    def _preflight(self) -> None:
+        """Say what the sweep will cost; when all corners are measured, run it as it fits."""
+        if self.plan.preflight:
+            plan, text = preflight.full(self.plan)
+            begun = self.study.get_trials(deepcopy=False) or any((plan.folder / "trials").glob("*"))
+            # Batches are cut alike from the first trial to the last: a checkpoint knows how its own were.
+            self.plan = replace(plan, part=self.plan.part) if begun else plan
+            self.study.set_user_attr("part", self.plan.part)
+            self.board.concurrent = self.plan.concurrent
+            print(text, flush=True)
+        elif not self.board.rows and (text := preflight.short(self.plan)):
+            print(f"{'cost':10}{text}", flush=True)
+
     def _search(self, display: Display) -> None:
         count = self.plan.trials - len(self.board.rows)
         if count > 0:
-            events = Events(self.plan, self.board, self.journal, display, self.stop, "search")
-            searcher = OptunaSearcher(self.plan, self.study, events.started)
+            self.stop.ask_if_spent()
+        if count > 0 and not self.stop.raised.is_set():
+            events = Events(self.plan, self.board, self.journal, display, self.stop, "search", self.cache)
+            searcher = OptunaSearcher(self.plan, self.study, events.started, events.taken)
             execute(self.plan, searcher, count, scheduler(self.plan, searcher, events), events, self.stop)
 
     def _confirm(self, display: Display) -> None:
@@ -162,10 +192,12 @@ class Run:
         restore_replicates(specs, self.board, self.journal)
         specs = [spec for spec in specs if spec.run not in self.board.rows]
         if specs:
+            self.stop.ask_if_spent()
+        if specs and not self.stop.raised.is_set():
             self.board.planned = len(self.board.rows) + len(specs)
             display.say(f"{why} {len(specs)} runs")
-            events = Events(self.plan, self.board, self.journal, display, self.stop, stage)
-            searcher = FixedList(self.plan, specs, events.started)
+            events = Events(self.plan, self.board, self.journal, display, self.stop, stage, self.cache)
+            searcher = FixedList(self.plan, specs, events.started, events.taken)
             execute(self.plan, searcher, len(specs), FIFOScheduler(), events, self.stop)
 
     def _finish(self) -> None:
@@ -186,6 +218,14 @@ class Run:
             print(importance_text(self.study))
         print(outcome(best))
 
+    def _stopped(self) -> None:
+        """Before its end: the sweep's own run says so, and whoever gave a budget sees what it has bought."""
+        tags = {"status.reason": f"{self.stop.cause}: {progress(self.board)}"}
+        with suppress(OSError):  # a full disk, which is told below
+            self.journal.add("end", SWEEP, state="stopped", tags=tags)
+        if self.stop.status == SPENT and self.board.rows:
+            print(f"\n{ranking(self.board, mean_image_floor(self.dataset, self.plan))}\n")
+
     def _close(self, finished: bool) -> None:
         kept = self.tracker.close()
         self.journal.close()
@@ -199,5 +239,7 @@ class Run:
             print(f"warning: the tracker refused the {text}", file=sys.stderr)
         if finished:
             print(where_next(self.plan))
+        elif self.stop.status == SPENT:
+            print(f"{self.stop.reason}; {progress(self.board)}. The same command with a larger --budget continues it.")
         else:
             print(f"stopped; {progress(self.board)}. The same command continues it.")

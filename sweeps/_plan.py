@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import atari_collect
+from sweeps._budget import Budget
 from sweeps._cluster import Cluster, find
 from sweeps._health import NO_LIMITS, Limits
 from sweeps._images import game_of
@@ -52,6 +53,10 @@ class Plan:
     limits: Limits = NO_LIMITS
     restarts: int = 2  # of a trial whose process died, without progress in between
     keep: int = 1  # best checkpoints of each trial, besides its last two
+    preflight: bool = False  # whether all corners are measured first
+    part: int | None = None  # images that one worker takes at a time, where preflight found that more do not fit
+    budget: Budget | None = None  # of training in all
+    cache: bool = True  # whether a trial that is complete in the tracker is taken from there
     dataset_folder: Path = Path()  # known once the images are there
     data_fingerprint: str = ""
     data_tags: Point = field(default_factory=dict)
@@ -77,7 +82,7 @@ class Plan:
         """The experiment at a point, which may name another ``model.type``; ``ValueError`` when it cannot be."""
         fields = dict(fields_of(self.sweep, point))
         base = of_kind(self.base, fields.pop("model.type", self.base.model.type))
-        changed = with_overrides(base, fields)
+        changed = in_parts(with_overrides(base, fields), self.workers, self.part)
         return changed if seed is None else replace(changed, seed=seed)
 
     def identity(self) -> dict[str, Any]:
@@ -89,6 +94,15 @@ class Plan:
         if len(self.objectives) > 1:
             asked["objectives"] = ", ".join(self.objectives)
         return {"sweep": self.sweep.name, **fields, **space, **asked, "data": self.data_fingerprint}
+
+
+def in_parts(experiment: Experiment, workers: int, most: int | None) -> Experiment:
+    """The experiment with its batch cut so that a worker takes at most so many images at a time."""
+    share, parts = experiment.train.batch_size // workers, experiment.train.accumulate
+    if most is None or share <= most * parts:
+        return experiment
+    parts = next(n for n in range(parts, share + 1) if share % n == 0 and share // n <= most)
+    return with_overrides(experiment, {"train.accumulate": parts})
 
 
 def make_plan(sweep: Sweep, settings: Settings) -> Plan:
@@ -114,9 +128,14 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
         objectives=settings.objectives,
         limits=settings.limits,
         keep=settings.keep,
+        preflight=settings.preflight,
+        budget=settings.budget,
+        cache=settings.cache,
     )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.name):
         raise ValueError(f"--name is {plan.name!r}; allowed are letters, digits, '_', '-' and '.'")
+    if settings.budget and settings.budget.of_gpus and not plan.cluster.gpus:
+        raise ValueError(f"--budget is {settings.budget.text!r}, but there is no GPU on {plan.cluster}; give a time")
     plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
     for point in sweep.fixed.values() or known_points(sweep, flatten(base)).values() or [{}]:
         check_batch(plan, plan.experiment(point))
@@ -257,7 +276,8 @@ def describe_plan(plan: Plan) -> str:
             f"ASHA lets the best third go on at {rungs} images"
             if plan.scheduler == "asha"
             else "none is stopped early",
-        ],
+        ]
+        + ([f"stops when {plan.budget.text} of training are spent"] if plan.budget else []),
         "seeds": [seeds_line(plan)],
         "objective": objective_lines(plan),
         "resources": [

@@ -58,12 +58,15 @@ def remark(row: Row, like_the_best: Collection[str] = ()) -> str:
         case "complete":
             parts = [row.unhealthy and f"codebook: {row.unhealthy}"]
             parts += ["" if row.origin == "TPE" else f"{row.origin}'s point"]
+            parts += [row.taken and f"taken from {row.taken}"]
             parts += ["not separable from the best" if row.run in like_the_best else ""]
             return "; ".join(part for part in parts if part)
         case "pruned":
             return "stopped early by ASHA" if row.reason.startswith("ASHA") else f"stopped early: {row.reason}"
         case "failed":
             return f"failed: {row.reason[:60]}"
+        case "stopped":
+            return f"stopped: {row.reason}" if row.reason else "stopped"
         case state:
             return state
 

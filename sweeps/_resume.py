@@ -53,6 +53,7 @@ def row_of(trial: FrozenTrial, base: Experiment) -> Row:
         metrics=record.get("metrics", {}),
         seconds=record.get("seconds", 0.0),
         unhealthy=record.get("unhealthy", ""),
+        taken=record.get("taken", ""),
     )
 
 
@@ -118,7 +119,7 @@ def restore_replicates(specs: list[TrialSpec], board: Board, journal: Journal) -
         if end and end["state"] != "stopped":
             budget = spec.experiment.train.images
             row = Row(spec.run, spec.origin, spec.point, spec.experiment.seed, spec.parent, budget, end["state"])
-            row.reason = end["tags"]["status.reason"]
+            row.reason, row.taken = end["tags"]["status.reason"], end["tags"].get("cache.from", "")
             if report := journal.reports.get(spec.run):
                 row.images_seen, row.metrics = report["step"], report["metrics"]
                 row.value = row.metrics["valid/bits_per_dim"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from ray.tune.search import Searcher
 
 from sweeps._asha import Rungs, metrics_of
 from sweeps._board import verdict
-from sweeps._objectives import FIRST, values_of
+from sweeps._cache import Found
+from sweeps._objectives import FIRST, OBJECTIVES, values_of
 from sweeps._plan import Plan
 from sweeps._space import Point, known_points, suggest
+from sweeps._tpe import Tpe
 from vqvae_core.batches import mix
 from vqvae_core.config import Experiment
 from vqvae_core.overrides import flatten
@@ -50,7 +52,7 @@ def sampler(plan: Plan, number: int) -> optuna.samplers.BaseSampler:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Optuna 4
-        return optuna.samplers.TPESampler(
+        return Tpe(
             seed=mix("tpe", plan.base.seed, number) % 2**32,
             n_startup_trials=STARTUP,
             multivariate=False,
@@ -71,9 +73,16 @@ class OptunaSearcher(NotPickled, Searcher):
     Trials that a killed driver left running come first, under their own numbers and with their own checkpoints.
     """
 
-    def __init__(self, plan: Plan, study: optuna.Study, started: Callable[[str, TrialSpec], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        study: optuna.Study,
+        started: Callable[[str, TrialSpec], None],
+        taken: Callable[[TrialSpec], Found | None] = lambda spec: None,
+    ) -> None:
+        """``taken`` gives the run that stands for a trial and makes its training needless, if there is one."""
         super().__init__(metric="objective", mode="min")
-        self.plan, self.study, self.started = plan, study, started
+        self.plan, self.study, self.started, self.taken = plan, study, started, taken
         self._trials: dict[str, optuna.Trial] = {}
         self._told: set[str] = set()
         known = study.get_trials(deepcopy=False)
@@ -89,29 +98,50 @@ class OptunaSearcher(NotPickled, Searcher):
                 study.enqueue_trial(point, user_attrs={"origin": origin})
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial for Tune, as the plain values that its actor takes; its end is ``Searcher.FINISHED``."""
+        """The next trial for Tune, as the plain values that its actor takes; its end is ``Searcher.FINISHED``.
+
+        Trials that need no training are told to the study on the way, and Tune never hears of them.
+        """
+        while (trial := self._next()) is not None:
+            point = suggest(trial, self.plan.sweep, flatten(self.plan.base))
+            spec = TrialSpec(
+                number=trial.number,
+                run=f"{trial.number:03d}",
+                point=point,
+                origin=trial.user_attrs.get("origin", "TPE"),
+                experiment=self.plan.experiment(point),
+                folder=self.plan.folder / "trials" / f"{trial.number:03d}",
+                parent="sweep",
+            )
+            if found := self.taken(spec):
+                self._take(trial, found)
+                continue
+            self._trials[trial_id] = trial
+            self.started(trial_id, spec)
+            return config_of(spec.experiment, spec.folder, self.plan)
+        return Searcher.FINISHED
+
+    def _next(self) -> optuna.Trial | None:
+        """A trial that was left running, else a new one, as long as there is any to come."""
         if self._left:
             number = self._left.pop(0)
-            trial = optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        elif self._asked >= self.plan.trials:
-            return Searcher.FINISHED
-        else:
-            self.study.sampler = sampler(self.plan, self._asked)
-            trial = self.study.ask()
-            self._asked += 1
-        point = suggest(trial, self.plan.sweep, flatten(self.plan.base))
-        spec = TrialSpec(
-            number=trial.number,
-            run=f"{trial.number:03d}",
-            point=point,
-            origin=trial.user_attrs.get("origin", "TPE"),
-            experiment=self.plan.experiment(point),
-            folder=self.plan.folder / "trials" / f"{trial.number:03d}",
-            parent="sweep",
-        )
-        self._trials[trial_id] = trial
-        self.started(trial_id, spec)
-        return config_of(spec.experiment, spec.folder, self.plan)
+            return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+        if self._asked >= self.plan.trials:
+            return None
+        self.study.sampler = sampler(self.plan, self._asked)
+        self._asked += 1
+        return self.study.ask()
+
+    def _take(self, trial: optuna.Trial, found: Found) -> None:
+        """Tell the study of a trial what another run was worth."""
+        for seen, metrics in found.reports:
+            value = metrics.get(OBJECTIVES[FIRST], math.nan)
+            if math.isfinite(value):
+                self.rungs.note(trial.number, seen, value)
+                note(self.study, trial, seen, value)
+        seen, metrics = found.reports[-1]
+        result = {"images_seen": seen, "objective": metrics[OBJECTIVES[FIRST]], "time_total_s": 0.0}
+        self._settle(trial, result, metrics, "complete", taken_reason(found), found.origin)
 
     def number(self, trial_id: str) -> int:
         """The study's number of a trial that Tune knows by its own name."""
@@ -136,9 +166,21 @@ class OptunaSearcher(NotPickled, Searcher):
         if state == "stopped":
             return  # still running as far as the study is concerned: the next driver takes it up
         result = result or {}
+        self._settle(trial, result, metrics_of(result), state, reason)
+
+    def _settle(
+        self,
+        trial: optuna.Trial,
+        result: Mapping[str, Any],
+        metrics: dict[str, float],
+        state: str,
+        reason: str,
+        taken: str = "",
+    ) -> None:
         record: dict[str, Any] = {name: result[name] for name in ("images_seen", "objective") if name in result}
-        metrics, limits = metrics_of(result), self.plan.limits
+        limits = self.plan.limits
         record |= {"metrics": metrics, "seconds": result.get("time_total_s", 0.0), "reason": reason, "state": state}
+        record |= {"taken": taken} if taken else {}
         record |= {"unhealthy": limits.broken(metrics), "constraints": limits.excess(metrics)}
         if state != "failed":
             record["values"] = [result["objective"], *values_of(metrics, self.plan.objectives)[1:]]
@@ -152,6 +194,11 @@ class OptunaSearcher(NotPickled, Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the study is the state."""
+
+
+def taken_reason(found: Found) -> str:
+    """Why a trial is complete that was not trained."""
+    return f"taken from {found.origin}, trained on all {found.reports[-1][0]:,} images"
 
 
 def history_of(trial: FrozenTrial) -> dict[int, float]:
@@ -193,17 +240,24 @@ def settle(study: optuna.Study, trial: optuna.Trial, record: dict[str, Any]) -> 
 class FixedList(NotPickled, Searcher):
     """A list of trials, one after the other: the replicates that confirm the best."""
 
-    def __init__(self, plan: Plan, specs: list[TrialSpec], started: Callable[[str, TrialSpec], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        specs: list[TrialSpec],
+        started: Callable[[str, TrialSpec], None],
+        taken: Callable[[TrialSpec], Found | None] = lambda spec: None,
+    ) -> None:
         super().__init__(metric="objective", mode="min")
-        self.plan, self.specs, self.started = plan, list(specs), started
+        self.plan, self.specs, self.started, self.taken = plan, list(specs), started, taken
 
     def suggest(self, trial_id: str) -> Any:
-        """The next one."""
-        if not self.specs:
-            return Searcher.FINISHED
-        spec = self.specs.pop(0)
-        self.started(trial_id, spec)
-        return config_of(spec.experiment, spec.folder, self.plan)
+        """The next one that needs training."""
+        while self.specs:
+            spec = self.specs.pop(0)
+            if not self.taken(spec):
+                self.started(trial_id, spec)
+                return config_of(spec.experiment, spec.folder, self.plan)
+        return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from."""

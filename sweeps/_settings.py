@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeps._budget import Budget
 from sweeps._health import Limits, with_flags
 from sweeps._objectives import OBJECTIVES, checked
 from sweeps._space import Sweep, describe
@@ -38,6 +39,9 @@ class Settings:
     fresh: bool
     dry_run: bool
     keep: int
+    preflight: bool
+    budget: Budget | None
+    cache: bool
     out: Path
     tracking_uri: str
     storage: str
@@ -58,6 +62,14 @@ def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str]
         return value
 
     return parse
+
+
+def budget(text: str) -> Budget:
+    """An argparse type: a time, or hours of GPUs."""
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
@@ -89,7 +101,10 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
     add("--name", metavar="TEXT", help="name of the sweep; the same name continues it (the file's and the data set's)")
     add("--fresh", action="store_true", help="start over, under a new name")
     add("--dry-run", action="store_true", help="print the resolved plan and run nothing")
+    add("--preflight", action="store_true", help="measure the corners of the space first; with --dry-run, only that")
     add("--keep", type=at_least(1), default=1, metavar="K", help="best checkpoints kept of each trial (1)")
+    add("--budget", type=budget, metavar="TIME", help="stop, with checkpoints, after 90m, 4h or 20gpuh in all (none)")
+    add("--no-cache", action="store_true", help="train also what is complete in the tracker already")
     add("--out", type=Path, metavar="DIR", help="where checkpoints go ($VQSWEEP_RUNS or runs)")
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
     add("--storage", metavar="URL", help=f"Optuna's ($VQSWEEP_STORAGE or {DEFAULT_STORAGE})")
@@ -130,6 +145,9 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
         fresh=chosen.fresh,
         dry_run=chosen.dry_run,
         keep=chosen.keep,
+        preflight=chosen.preflight,
+        budget=chosen.budget,
+        cache=not chosen.no_cache,
         out=chosen.out or Path(os.environ.get("VQSWEEP_RUNS") or "runs"),
         tracking_uri=chosen.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKER,
         storage=chosen.storage or os.environ.get("VQSWEEP_STORAGE") or DEFAULT_STORAGE,

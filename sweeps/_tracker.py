@@ -51,7 +51,7 @@ def check(uri: str) -> None:
             raise ValueError(f"the tracking URI {uri} is no place to write: {folder} is not a writable folder")
     elif "://" in uri and not uri.startswith("file:"):
         try:
-            _client(uri).search_experiments(max_results=1)
+            client_of(uri).search_experiments(max_results=1)
         except Exception as error:
             raise ValueError(f"the tracking URI {uri} does not answer ({_first_line(error)})") from None
     else:
@@ -60,7 +60,7 @@ def check(uri: str) -> None:
 
 def find_run(uri: str, run: str, sweep_id: re.Pattern[str]) -> str | None:
     """MLflow's id of a run of another sweep: the newest of that name in a sweep whose id is like that."""
-    client, token, found = _client(uri), None, []
+    client, token, found = client_of(uri), None, []
     experiments = [str(e.experiment_id) for e in client.search_experiments()]
     while True:
         page = client.search_runs(
@@ -93,7 +93,7 @@ class Tracker:
         began = time.monotonic()
         while True:
             try:
-                self._client = _client(self.uri)
+                self._client = client_of(self.uri)
                 self._experiment_id = self._find_experiment()
                 self._find_runs()
                 break
@@ -253,7 +253,8 @@ def _tags(event: Event) -> list[Any]:
     return [RunTag(name, value) for name, value in event["tags"].items()]
 
 
-def _client(uri: str) -> MlflowClient:
+def client_of(uri: str) -> MlflowClient:
+    """MLflow's client for a tracking URI, which says nothing of its troubles."""
     import logging
 
     from mlflow import MlflowClient

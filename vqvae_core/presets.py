@@ -122,7 +122,7 @@ def mini_imagenet_hierarchy() -> Experiment:
 
 
 def boxing_hierarchy() -> Experiment:
-    """21 x 21 codes to three, as the report has it; it loses where the players are."""
+    """21 x 21 codes to three, as the report has it: where the players are is lost (not in ``boxing_hierarchy_map``)."""
     return _hierarchy(DataConfig("boxing"))
 
 

@@ -27,22 +27,26 @@ from sweeps._tracker import SWEEP, Tracker
 
 
 @contextmanager
-def locked(database: Path, seconds: float) -> Iterator[None]:
-    """Somebody holds an sqlite database for himself for so long."""
-    begun = threading.Event()
+def locked(database: Path, seconds: float | None = None) -> Iterator[None]:
+    """Somebody holds an sqlite database for himself for so long, or else to the end of the block."""
+    begun, over = threading.Event(), threading.Event()
 
     def hold() -> None:
         connection = sqlite3.connect(database)
         connection.execute("begin exclusive")
         begun.set()
-        time.sleep(seconds)
+        over.wait(seconds)
         connection.close()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert begun.wait(10)
-    yield
-    thread.join()
+    try:
+        assert begun.wait(60)
+        yield
+    finally:
+        if seconds is None:
+            over.set()
+        thread.join()
 
 
 def events(journal: Journal, runs: int, steps: range) -> None:
@@ -134,11 +138,10 @@ class TestTracker:
         tracker = Tracker(f"sqlite:///{database}", "digits/outage", "id", journal)
         with locked(database, 7):
             tracker.start()
-        with locked(database, 12):
+        with locked(database):
             events(journal, 2, range(10, 40, 10))
-            time.sleep(8)
-            assert tracker.trouble is not None
-            assert "locked" in tracker.trouble
+            wait_for(lambda: tracker.trouble is not None)
+            assert "locked" in str(tracker.trouble)
             events(journal, 2, range(40, 60, 10))
         assert tracker.close() == 0
         assert told(database) == expected(2, range(10, 60, 10))

@@ -18,8 +18,8 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from ray_nodes import PROGRAMS, ROOT, plain_environment, short_folder
 
+from benchmarks._nodes import PROGRAMS, ROOT, plain_environment, short_folder
 from benchmarks._servers import free_port, wait_for
 
 pytestmark = pytest.mark.slow

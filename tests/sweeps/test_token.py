@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from made_up import environment
-from ray_nodes import plain_environment, ray_head, short_folder
 
 from atari_collect import ray_token
+from benchmarks._nodes import plain_environment, ray_head, short_folder
 
 UNSET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 

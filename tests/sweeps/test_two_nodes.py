@@ -12,7 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from ray_nodes import ROOT, plain_environment, ray_head, ray_node, short_folder
+
+from benchmarks._nodes import ROOT, plain_environment, ray_head, ray_node, short_folder
 
 pytestmark = pytest.mark.slow
 

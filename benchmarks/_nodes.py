@@ -1,4 +1,4 @@
-"""Ray nodes for tests, on this machine: each with its own ports and its own folder, and ended with the test."""
+"""Ray nodes for tests and benchmarks, on this machine, each with its own ports and folder, and ended with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks._servers import PATIENCE, free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
 
 

@@ -1,0 +1,377 @@
+"""What a sweep will cost, measured before it starts: its corner configurations, trained for a few steps.
+
+Only what changes sizes makes a corner: whole numbers and choices. A learning rate costs the same everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from sweeps._cluster import connect
+from sweeps._display import clock
+from sweeps._plan import Plan, point_text
+from sweeps._ranking import table
+from sweeps._search import config_of
+from sweeps._space import Dimension, Point, counts
+from sweeps._trial import task_of
+from vqvae_core.checkpoint import save
+from vqvae_core.config import Experiment
+from vqvae_core.overrides import flatten, with_overrides
+from vqvae_core.train import fit
+
+STEPS = 20  # of each corner; the first ones are not typical, so the median counts
+SHORT = 3  # of the largest corner, where nobody asked for more
+SHORT_SECONDS = 2.0  # after which the short form takes no further step
+MOST = 8  # corners
+HEADROOM = 0.9  # of a memory that may be planned for
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A corner's cost. Memory is the GPU's where there is one, else the process's."""
+
+    seconds: float  # a step of the whole batch, median
+    evaluation: float  # seconds of one report, 0 where none was made
+    memory: int  # bytes at the peak
+    free: int  # bytes that a trial alone on such a device or machine could have
+    checkpoint: int  # bytes on disk
+
+
+class TooLarge(MemoryError):
+    """A configuration that does not fit where it was measured."""
+
+
+@dataclass(frozen=True)
+class Corner:
+    """One configuration, cut into as many parts as it needs to fit, and what it cost."""
+
+    point: Point
+    experiment: Experiment
+    measured: Measured
+
+
+def values_of(dimension: Dimension) -> list[Any]:
+    """The values of a dimension that corners have: the ends of what changes sizes, the middle of what does not."""
+    match dimension.distribution:
+        case IntDistribution(low=low, high=high):
+            return [low, high]
+        case FloatDistribution(low=low, high=high, log=log):
+            return [math.sqrt(low * high) if log else (low + high) / 2]
+        case CategoricalDistribution(choices=choices):
+            if any(isinstance(choice, float) for choice in choices):
+                return [choices[0]]
+            whole = [choice for choice in choices if isinstance(choice, int) and not isinstance(choice, bool)]
+            return sorted({min(whole), max(whole)}) if len(whole) == len(choices) else list(choices)
+    raise TypeError(f"no corner is known of {dimension.distribution}")
+
+
+def weight(experiment: Experiment) -> float:
+    """A guess at how much a configuration costs beside others of its sweep, to have an order."""
+    fields = flatten(experiment)
+    counted = ("train.batch_size", "model.hidden", "model.num_codes", "model.code_dim", "model.codes_per_position")
+    return math.prod(float(fields.get(name) or 1) for name in counted)
+
+
+def corners(plan: Plan) -> list[Point]:
+    """The corner points, the largest last; ``MOST`` of them, the smallest and the largest included."""
+    base = flatten(plan.base)
+    if plan.sweep.fixed:
+        found = [dict(point) for point in plan.sweep.fixed.values()]
+    else:
+        found = []
+        names = list(plan.sweep.space)
+        for values in itertools.product(*(values_of(plan.sweep.space[name]) for name in names)):
+            point: Point = {}
+            for name, value in zip(names, values, strict=True):
+                if counts(plan.sweep, name, point, base):
+                    point[name] = value
+            if point not in found:
+                found.append(point)
+    found.sort(key=lambda point: weight(plan.experiment(point)))
+    if len(found) <= MOST:
+        return found
+    return [found[round(place * (len(found) - 1) / (MOST - 1))] for place in range(MOST)]
+
+
+def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measured:
+    """Train a configuration for some steps on this machine, and evaluate it unless that is to be ``short``.
+
+    Raises ``TooLarge`` when the memory of the device is not enough.
+    """
+    experiment, dataset = task_of(config)
+    batch = experiment.train.batch_size
+    # So small a learning rate that nothing diverges, for it costs what any other does.
+    few = {"train.images": steps * batch, "train.eval_every": steps * batch, "train.lr": 1e-6}
+    experiment = with_overrides(experiment, few)
+    times: list[float] = []
+
+    def watch(images_seen: int) -> bool:
+        times.append(time.perf_counter())
+        return short and (images_seen >= (steps - 1) * batch or times[-1] - began > SHORT_SECONDS)
+
+    reset_peak()
+    began = time.perf_counter()
+    with memory_limited():
+        report = list(fit(experiment, None, dataset, watch))[-1]
+    ended = time.perf_counter()
+    laps = [after - before for before, after in itertools.pairwise(times)] or [times[0] - began]
+    memory, free = peak()
+    folder = Path(tempfile.mkdtemp())
+    try:
+        save(folder / "checkpoint", report.state, report.metrics, dataset.shape)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    finally:
+        shutil.rmtree(folder)
+    evaluation = ended - times[-1] if report.metrics else 0.0
+    return Measured(statistics.median(laps), evaluation, memory, free, size)
+
+
+@contextmanager
+def memory_limited() -> Iterator[None]:
+    """``TooLarge`` where torch asks for more than the machine has, instead of the kernel's choice of whom to kill."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    free = int(HEADROOM * memory_left())
+    if free:
+        most = kibibytes("/proc/self/status", "VmData") + free
+        resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        yield
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        raise TooLarge(first_line(error)) from None
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise TooLarge(first_line(error)) from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def reset_peak() -> None:
+    """From now on, ``peak`` knows of what follows only."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # of Linux alone
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> tuple[int, int]:
+    """Bytes that this process had at most, and bytes that it could have: of the GPU if there is one."""
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        # What the allocator reserved it keeps; the rest of what is taken is the context of CUDA.
+        return max(total - free, torch.cuda.max_memory_reserved()), total
+    memory, own = kibibytes("/proc/self/status", "VmHWM"), kibibytes("/proc/self/status", "VmRSS")
+    return memory, memory_left() + own
+
+
+def memory_left() -> int:
+    """Bytes that this machine, or this container, has left."""
+    left, folder = kibibytes("/proc/meminfo", "MemAvailable"), Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no such files, or the word "max"
+        left = min(left, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    return max(0, left)
+
+
+def kibibytes(path: str, name: str) -> int:
+    """A figure of Linux in bytes; 0 elsewhere, where memory is not planned."""
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path(path).read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) * 1024
+    return 0
+
+
+Runner = Callable[[Plan, Experiment], Measured]
+
+
+def in_its_own_process(plan: Plan, experiment: Experiment) -> Measured:
+    """``measure`` where trials run; raises ``TooLarge`` also when the machine killed the process for its memory."""
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+
+    connect(plan.cluster, with_groups=plan.workers > 1)
+    gpus = 1 if plan.gpus_per_worker else 0  # alone on it, for its memory is looked at as a whole
+    remote = ray.remote(num_cpus=plan.cpus_per_worker, num_gpus=gpus, max_calls=1, max_retries=0)(measure)
+    try:
+        found: Measured = ray.get(remote.remote(config_of(experiment, Path(), plan), STEPS))
+    except (OutOfMemoryError, WorkerCrashedError) as error:
+        raise TooLarge(first_line(error)) from None
+    except RayTaskError as error:
+        raise error.cause from None
+    return found
+
+
+def fitting(plan: Plan, point: Point, run: Runner) -> Corner:
+    """A corner with its batch cut into as few parts as fit, whose gradients add up: the report had 8 x 4 images.
+
+    Raises ``ValueError`` when not even single images fit.
+    """
+    experiment, reason = plan.experiment(point), ""
+    share = experiment.train.batch_size // plan.workers  # of one worker
+    for parts in range(experiment.train.accumulate, share + 1):
+        if share % parts or (parts & (parts - 1) and parts != share):  # 1, 2, 4 ..., and at last single images
+            continue
+        tried = with_overrides(experiment, {"train.batch_size": share, "train.accumulate": parts})
+        try:
+            found = run(plan, tried)
+        except TooLarge as error:
+            reason = str(error)
+            continue
+        if fits(found):
+            return Corner(point, with_overrides(experiment, {"train.accumulate": parts}), found)
+        reason = f"it takes {size_of(found.memory)} of {size_of(found.free)}"
+    raise ValueError(
+        f"preflight: {point_text(point) or 'the configuration'} does not fit, not even one image at a time: {reason}"
+    )
+
+
+def fits(found: Measured) -> bool:
+    """Whether a trial alone on its device or machine has enough memory."""
+    return not found.free or found.memory <= HEADROOM * found.free
+
+
+def largest_part(plan: Plan, found: Sequence[Corner]) -> int | None:
+    """Images that one worker may take at a time, None where no batch had to be cut."""
+    cut = [c.experiment for c in found if c.experiment.train.accumulate > plan.base.train.accumulate]
+    return min((e.train.batch_size // (plan.workers * e.train.accumulate) for e in cut), default=None)
+
+
+def at_once(plan: Plan, found: Sequence[Corner]) -> int:
+    """Trials that fit beside each other, by the largest corner; at most those that were planned."""
+    if plan.gpus_per_worker:  # shares of a GPU: as many as its memory has room for
+        shared = max(1, round(1 / plan.gpus_per_worker))
+        room = min(shared, trials_per_device(found))
+        return max(1, plan.concurrent * room // shared)
+    if plan.cluster.address != "local":
+        return plan.concurrent  # which machine gets which trial is Ray's affair
+    return max(1, min(plan.concurrent, trials_per_device(found) // plan.workers))
+
+
+def trials_per_device(found: Sequence[Corner]) -> int:
+    """Processes like the largest corner's that a GPU, or else the machine, has memory for."""
+    return min((int(HEADROOM * c.measured.free / c.measured.memory) for c in found if c.measured.free), default=1 << 30)
+
+
+def seconds_of_all(plan: Plan, found: Sequence[Corner], most: bool) -> float:
+    """Seconds of the whole search if no trial is stopped early: of the mean corner, or of the slowest."""
+    images = plan.base.train.images
+    reports = math.ceil(images / plan.base.train.report_interval)
+    each = [
+        c.measured.seconds * images / c.experiment.train.batch_size + c.measured.evaluation * reports for c in found
+    ]
+    trials = len(plan.sweep.fixed) or plan.trials
+    return (max(each) if most else statistics.mean(each)) * math.ceil(trials / plan.concurrent)
+
+
+def disk(plan: Plan, found: Sequence[Corner]) -> int:
+    """Bytes of checkpoints at the end: the last two and the best of each run."""
+    kept = 2 + plan.keep
+    runs = (len(plan.sweep.fixed) or plan.trials) + min(plan.confirm, plan.trials) * (plan.seeds - 1)
+    return max(c.measured.checkpoint for c in found) * kept * runs
+
+
+def report(plan: Plan, found: Sequence[Corner]) -> str:
+    """The table of the corners, and what they mean for the sweep."""
+    lines = [["batch", "memory", "s/step", "s/report", "checkpoint", "corner"]]
+    for corner in found:
+        train, measured = corner.experiment.train, corner.measured
+        batch = f"{train.batch_size // train.accumulate} x {train.accumulate}"
+        lines.append(
+            [
+                batch if train.accumulate > 1 else str(train.batch_size),
+                size_of(measured.memory),
+                f"{measured.seconds:.3g}",
+                f"{measured.evaluation:.3g}",
+                size_of(measured.checkpoint),
+                point_text(corner.point) or "the only one",
+            ]
+        )
+    room, last = trials_per_device(found), found[-1].measured
+    share = f": --gpus-per-trial {1 / room:.3g}" if plan.gpus_per_worker and room > 1 else ""
+    free = shutil.disk_usage(existing(plan.folder)).free
+    entries = [
+        f"memory: {size_of(last.free)} for trials, room for {room} of the largest at once{share}",
+        f"trials at once: {plan.concurrent}",
+        f"time: {clock(seconds_of_all(plan, found, False))} if no trial is stopped early, at most "
+        f"{clock(seconds_of_all(plan, found, True))}",
+        f"disk: {size_of(disk(plan, found))} of checkpoints; {size_of(free)} are free",
+    ]
+    return "\n".join([f"preflight, {STEPS} steps of each corner:", table(lines), *entries])
+
+
+def existing(folder: Path) -> Path:
+    """The folder or the first one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def size_of(number: float) -> str:
+    """``1.4 GiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} GiB"
+
+
+def adjusted(plan: Plan, found: Sequence[Corner]) -> Plan:
+    """The plan with as many trials at once as fit, and the batches cut that do not."""
+    concurrent = at_once(plan, found)
+    cpus = plan.cpus_per_worker
+    if concurrent < plan.concurrent and plan.cluster.address == "local" and not plan.gpus_per_worker:
+        cpus = max(1, plan.cluster.cpus // (concurrent * plan.workers))
+    return replace(plan, concurrent=concurrent, cpus_per_worker=cpus, part=largest_part(plan, found) or plan.part)
+
+
+def full(plan: Plan, run: Runner = in_its_own_process) -> tuple[Plan, str]:
+    """Measure all corners with ``STEPS`` steps each; the plan as it can run, and the table.
+
+    Raises ``ValueError`` for a corner that cannot be trained however its batch is cut.
+    """
+    found = [fitting(plan, point, run) for point in corners(plan)]
+    plan = adjusted(plan, found)
+    return plan, report(plan, found)
+
+
+def short(plan: Plan) -> str:
+    """A few steps of the largest corner in this process, where trials run on the CPUs of this machine; one line.
+
+    Empty on a GPU and on a cluster, whose trials this process cannot speak for.
+    """
+    if plan.gpus_per_worker or plan.cluster.address != "local" or torch.cuda.is_available():
+        return ""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
+    try:
+        point = corners(plan)[-1]
+        experiment = plan.experiment(point)
+        measured = measure(config_of(experiment, Path(), plan), SHORT, short=True)
+    except TooLarge as error:
+        return f"the largest trial does not fit into this machine's memory ({error}): give --preflight"
+    except (ValueError, ArithmeticError):  # a corner that cannot be: the trial that comes there will say why
+        return ""
+    finally:
+        torch.set_num_threads(threads)
+    found = [Corner(point, experiment, measured)]
+    text = f"{measured.seconds:.2g} s a step, {size_of(measured.memory)} a trial, at most "
+    text += f"{clock(seconds_of_all(plan, found, True))} of training and {size_of(disk(plan, found))} of checkpoints"
+    if not fits(measured) or at_once(plan, found) < plan.concurrent:
+        text += f"; {plan.concurrent} at once do not fit into {size_of(measured.free)}: give --preflight"
+    return text
