@@ -18,7 +18,9 @@ from vqvae_core.tables import WIDTH, Column, latex_text, markdown_text, text
 
 
 def test_how_to_make_a_row_names_only_sweeps_that_exist(tmp_path: Path) -> None:
-    for model in ("vqvae", "vae", "vimco"):
+    rows = (Path(_commands.SWEEPS) / "table1.py").read_text()
+    for model in _commands.ROWS:
+        assert f'"{model}": {{"model.type"' in rows
         assert _commands.how_to_make("mnist", model) == f"python sweeps/table1.py --only {model} --dataset mnist"
         assert _commands.how_to_make("mnist", model, tmp_path) is None
     assert _commands.how_to_make("mnist", "my_model") is None
