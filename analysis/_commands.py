@@ -12,6 +12,8 @@ from vqvae_core.presets import PRESETS
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
+ROWS = ("vqvae_mse", "vqvae_ema", "vae_mse", "vqvae", "vae", "vimco", "dvae")  # of sweeps/table1.py
+
 # Fields that say where and on what a run was made, not what it is.
 PLACES = ("data.root", "data.source", "train.device", "train.eval_batch")
 
@@ -25,12 +27,10 @@ def without_places(command: str | None) -> str | None:
     return command and FOLDERS.sub(r"\1DIR", command)
 
 
-def how_to_make(dataset: str, model: str, sweeps: Path = SWEEPS) -> str | None:
+def how_to_make(dataset: str, row: str, sweeps: Path = SWEEPS) -> str | None:
     """The command that trains and tests a row of Table 1; None when no sweep for it exists."""
-    if model == "vqvae" and (sweeps / "beta_lr.py").exists():
-        return f"python sweeps/beta_lr.py --dataset {shlex.quote(dataset)} --seeds 3"
-    if model in ("vae", "vimco") and (sweeps / "table1.py").exists():
-        return f"python sweeps/table1.py --only {model}"
+    if row in ROWS and (sweeps / "table1.py").exists():
+        return f"python sweeps/table1.py --only {row} --dataset {shlex.quote(dataset)}"
     return None
 
 

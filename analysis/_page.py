@@ -62,7 +62,7 @@ def page(sweep: Sweep, uri: str) -> dict[str, Any]:
         "slices": _plots.slices(sweep, compared, "about-slice") if len(compared) > 1 else [],
         "front": [front_row(trial, costs) for trial in front],
         "trade_offs": [
-            (cost.title, chart)
+            (number, cost.title, chart)
             for number, cost in enumerate(costs)
             if (chart := _plots.trade_off(sweep, cost, names, f"about-cost-{number}"))
         ],

@@ -148,12 +148,12 @@ class Cost:
 
 
 def trade_off(sweep: Sweep, cost: Cost, front: set[str], named: str) -> Chart | None:
-    """Bits/dim over a cost, complete trials only; those of the front are ringed. None when no cost is known."""
+    """Bits/dim over a cost, complete trials only; those of the front are ringed. None when all have the same cost."""
     known = [t for t in sweep.trials if t.complete and math.isfinite(cost.of(t)) and cost.of(t) > 0]
-    if not known:
+    costs = [cost.of(trial) for trial in known]
+    if len(set(costs)) < 2:
         return None
     low, high = robust_range([trial.value for trial in known])
-    costs = [cost.of(trial) for trial in known]
     log = max(costs) / min(costs) >= 20
 
     def draw(width: int) -> Markup:

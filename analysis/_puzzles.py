@@ -61,7 +61,8 @@ def frozen(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         found.append(f"at D {dim} {against(uniform)} one trained from the same start")
         found.append(f"{against(best)} one of moving averages from k-means")
     answer = f"A frozen random codebook is {found[0]} and {found[1]}; {found[2]} and {found[3]}."
-    return Finding(answer, evidence, BITS, of_all(arms), scale_of(arms, "with batch normalisation"))
+    codes = arms["frozen_d8"][0].params["model.num_codes"]
+    return Finding(answer, evidence, BITS, of_all(arms), scale_of(arms, f"K {codes}, with batch normalisation"))
 
 
 def against(gap: Difference) -> str:
@@ -199,10 +200,11 @@ def definitions(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
     three = ((model, "the model"), (blurred, "blurred"), (grey, "grey"))
     upside_down = grey.metrics["bits/eq7"] < blurred.metrics["bits/eq7"] < model.metrics["bits/eq7"]
     others = [run.metrics for run in (blurred, grey)]
-    right = all(model.metrics[name] < min(m[name] for m in others) for name in DEFINITIONS if name != "bits/eq7")
+    masses = ("bits/gaussian_mass", "bits/logistic_mass")
+    right = all(model.metrics[name] < min(m[name] for m in others) for name in masses)
     answer = (
         "Equation 7 is no likelihood: under it a blurred reconstruction beats the model and a grey image beats both; "
-        "under every definition with the right signs the model is the best of the three."
+        "as a mass of integers under a fitted scale the model is the best of the three."
         if upside_down and right
         else "The definitions do not order model, blurred model and grey image as expected."
     )

@@ -74,7 +74,7 @@ def find_rows(uri: str, split: str, published: Sequence[tuple[str, Result]] = ()
             ours.get(key),
             remark(ours, key),
             tuple((file, result) for file, result in shown if (result.dataset, result.model, result.row) == key),
-            how_to_make(*key[:2]),
+            how_to_make(key[0], key[2]),
         )
         for key in sorted(found | missing, key=_place)
     ]

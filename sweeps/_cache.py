@@ -71,7 +71,7 @@ class Cache:
             if tags.get("sweep.id") == self.sweep_id and tags.get("sweep.run") in (run, SWEEP):
                 continue
             reports = reports_of(client, candidate)
-            if reports and reports[-1][0] == experiment.train.images and OBJECTIVES[FIRST] in reports[-1][1]:
+            if reports and reports[-1][0] >= experiment.train.images and OBJECTIVES[FIRST] in reports[-1][1]:
                 name = SWEEP_ID.fullmatch(tags.get("sweep.id", ""))
                 sweep = name.group(1) if name else "another program"
                 return Found(candidate.info.run_id, sweep, tags.get("sweep.run", candidate.info.run_id), reports)
@@ -88,7 +88,7 @@ class Cache:
         if folder.exists() or last is None:
             return folder.exists()
         key = run_key(experiment, self.fingerprint)
-        if last.images_seen != experiment.train.images or run_key(last.experiment, self.fingerprint) != key:
+        if last.images_seen < experiment.train.images or run_key(last.experiment, self.fingerprint) != key:
             return False
         with suppress(OSError):
             shutil.copytree(

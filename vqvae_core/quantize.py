@@ -34,9 +34,8 @@ def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
         tile = some.float() - centre
         half_norms = tile.pow(2).sum(1) / 2
         for piece, best, where in zip(vectors.split(rows), least.split(rows), found.split(rows), strict=True):
-            scores = torch.addmm(half_norms, piece.float() - centre, tile.T, alpha=-1)
-            own = scores.argmin(1)
-            score = scores.gather(1, own[:, None])[:, 0]
+            # Of equals the first; and no name for the scores, which would keep them while the next are computed.
+            score, own = torch.addmm(half_norms, piece.float() - centre, tile.T, alpha=-1).min(1)
             nearer = score < best  # not among equals: earlier codes have lower indices
             best.copy_(torch.where(nearer, score, best))
             where.copy_(torch.where(nearer, own + number * columns, where))

@@ -18,13 +18,12 @@ from vqvae_core.tables import WIDTH, Column, latex_text, markdown_text, text
 
 
 def test_how_to_make_a_row_names_only_sweeps_that_exist(tmp_path: Path) -> None:
-    assert _commands.how_to_make("mnist", "vqvae") == "python sweeps/beta_lr.py --dataset mnist --seeds 3"
-    assert _commands.how_to_make("mnist", "vae", tmp_path) is None
-    assert _commands.how_to_make("mnist", "vqvae", tmp_path) is None
-    (tmp_path / "table1.py").touch()
-    assert _commands.how_to_make("mnist", "vae", tmp_path) == "python sweeps/table1.py --only vae"
-    assert _commands.how_to_make("mnist", "vimco", tmp_path) == "python sweeps/table1.py --only vimco"
-    assert _commands.how_to_make("mnist", "my_model", tmp_path) is None
+    rows = (Path(_commands.SWEEPS) / "table1.py").read_text()
+    for model in _commands.ROWS:
+        assert f'"{model}": {{"model.type"' in rows
+        assert _commands.how_to_make("mnist", model) == f"python sweeps/table1.py --only {model} --dataset mnist"
+        assert _commands.how_to_make("mnist", model, tmp_path) is None
+    assert _commands.how_to_make("mnist", "my_model") is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def said(uri: str, number: int, capsys: pytest.CaptureFixture[str], *arguments: 
 
 
 def bits(**arms: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
-    size = {"model.hidden": 32, "train.images": 12_000}
+    size = {"model.hidden": 32, "model.num_codes": 512, "train.images": 12_000}
     return [
         (arm, seed, size, {"valid/bits_per_dim": value, "valid/perplexity": 40.0})
         for arm, values in arms.items()

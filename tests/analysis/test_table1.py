@@ -159,7 +159,7 @@ def test_text_fits_a_terminal_and_is_aligned(tracker: str, table: Table) -> None
         "1M",
     ):
         assert words in printed
-    command = "Fashion-MNIST VQ-VAE: python sweeps/beta_lr.py --dataset fashion_mnist"
+    command = "Fashion-MNIST VQ-VAE: python sweeps/table1.py --only vqvae --dataset fashion_mnist"
     assert any(line.startswith(command) for line in lines)
 
 
@@ -225,7 +225,7 @@ def test_a_missing_tracker_is_a_table_of_what_to_run(form: str, split: str, tmp_
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     printed = table("--tracking-uri", uri, "--format", form, "--split", split)
     for dataset in ("cifar10", "mnist", "fashion_mnist"):
-        assert f"python sweeps/beta_lr.py --dataset {dataset}" in printed
+        assert f"python sweeps/table1.py --only vqvae --dataset {dataset}" in printed
     assert list(tmp_path.iterdir()) == []
     if form == "json":
         assert all(row["ours"] is None for row in rows_of(printed).values())

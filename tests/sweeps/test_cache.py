@@ -77,6 +77,12 @@ def test_a_complete_run_of_the_same_key_is_found_in_any_experiment(
     ]
 
 
+def test_the_last_batch_may_go_beyond_the_budget(client: MlflowClient, plan: Plan, cache: Cache) -> None:
+    tell(client, plan, seen=416)
+    found = cache.find(plan.base, "000")
+    assert found is not None and found.reports[-1][0] == 416
+
+
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"model.beta": 0.7}, {"train.images": 800}, {"train.batch_size": 16}], ids=str
 )
@@ -185,7 +191,7 @@ class TestSearch:
         self, plan: Plan, tracked: Path, client: MlflowClient, cache: Cache
     ) -> None:
         plan = with_dataset(plan, prepare(plan.base.data))
-        experiment = with_overrides(plan.base, {"train.images": 64, "train.eval_every": 32})
+        experiment = with_overrides(plan.base, {"train.images": 50, "train.eval_every": 32})
         there = tracked / "runs" / "theirs" / "trials" / "007"
         for _ in train(experiment, prepare(plan.base.data), there):
             pass
@@ -218,7 +224,7 @@ def test_a_second_sweep_trains_only_what_the_first_did_not(
 ) -> None:
     from sweeps.beta_lr import sweep
 
-    arguments = [*SMALL, "--images", "400", "--scheduler", "none", "--concurrent", "1"]
+    arguments = [*SMALL, "--images", "400", "--train.eval_every", "200", "--scheduler", "none", "--concurrent", "1"]
     launch(sweep, [*arguments, "--trials", "3", "--name", "first", "--seeds", "2", "--confirm", "1"])
     first = capsys.readouterr().out
     assert "taken from" not in first
