@@ -183,6 +183,14 @@ class Archive:
         lengths = [row["frames"] for row in manifest.episodes]
         return shard.unpack_actions(self.root / "actions.zst", lengths, manifest.recipe.frame_skip)
 
+    def has_actions(self, manifest: Manifest) -> bool:
+        """Whether ``actions.zst`` can be read; its own checksum says whether it is what was written."""
+        try:
+            self.actions(manifest)
+        except shard.DamagedError:
+            return False
+        return True
+
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1).encode()

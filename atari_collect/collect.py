@@ -119,6 +119,6 @@ def collect(archive: Archive, recipe: Recipe, frames: int, actors: int = 0, addr
             f"{archive.folder}: collecting again gave the dataset hash {manifest.dataset_hash}, "
             f"not {there.dataset_hash}; this is not the emulator that made the rest"
         )
-    if there != manifest:
+    if there != manifest or not archive.has_actions(manifest):
         archive.finish(manifest)
     return manifest

@@ -63,8 +63,9 @@ def make(
     Raises as ``collect`` and ``open_archive`` do, and ``archive.BusyError`` when another run is at work in the folder
     and ``wait`` is not set.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "archive").is_dir():
         raise ValueError(f"{folder} holds something else; choose another --out")
     archive = Archive(folder)

@@ -6,6 +6,8 @@ import hashlib
 import random
 from pathlib import Path
 
+import numpy as np
+
 from atari_collect import shard
 from atari_collect.archive import Archive
 from atari_collect.episode import Player
@@ -20,10 +22,14 @@ def verify(folder: Path, again: int) -> str:
     """
     archive = Archive(folder)
     manifest = archive.manifest()
+    if archive.recipe() != manifest.recipe:
+        raise ValueError(f"{archive.root / 'recipe.json'} is another one than the manifest says")
+    recorded = archive.actions(manifest)
     for row in manifest.episodes:
         if shard.read_row(archive.episodes, row["episode"])["content"] != row["content"]:
             raise ValueError(f"episode {row['episode']} of {folder} is another one than the manifest says")
-        archive.arrays(row, "actions")
+        if not np.array_equal(archive.arrays(row, "actions")[0], recorded[row["episode"]]):
+            raise ValueError(f"{archive.root / 'actions.zst'} has other actions for episode {row['episode']}")
     arrays = _check_opened(folder, manifest.dataset_hash)
     chosen = sorted(random.sample(range(len(manifest.episodes)), min(again, len(manifest.episodes))))
     if chosen:

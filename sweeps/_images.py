@@ -15,9 +15,19 @@ def game_of(name: str) -> str | None:
     return None if name in KNOWN or name == "digits" else atari_collect.find_game(name)
 
 
+def to_be_collected(data: DataConfig) -> bool:
+    """Whether its frames are not there: without a number asked for, whatever lies under the game's name is taken."""
+    if data.source is not None or not game_of(data.name):
+        return False
+    folder = folder_of(data)
+    if data.frames != DataConfig.frames:
+        return folder.name != atari_collect.folder_name(data.name, data.frames)
+    return not (folder / "dataset.json").exists()
+
+
 def images_of(data: DataConfig, actors: int | None = None) -> Dataset:
     """The data set, downloaded, read or collected (by so many actors) when it is not there."""
-    if game_of(data.name) and data.source is None and not (folder_of(data) / "dataset.json").exists():
+    if to_be_collected(data):
         return open_dataset(atari_collect.ensure(data.name, Path(data.root), data.frames, actors))
     return prepare(data)
 

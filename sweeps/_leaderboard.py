@@ -28,7 +28,8 @@ def leaderboard(past: Past, form: str, top: int | None = None) -> str:
         case "json":
             return json.dumps({"sweep": past.name, "experiment": past.experiment_name, "trials": records})
         case "csv":
-            flat = [{**r, **r.pop("point"), **r.pop("metrics")} for r in map(dict, records)]
+            nested = ("point", "metrics")
+            flat = [{k: v for k, v in r.items() if k not in nested} | r["point"] | r["metrics"] for r in records]
             names = list(dict.fromkeys(name for row in flat for name in row))
             return comma_separated([{name: row.get(name) for name in names} for row in flat])
         case "md":
@@ -64,7 +65,10 @@ def columns_of(records: Sequence[Record]) -> list[Column]:
     points = list(dict.fromkeys(name for record in records for name in record["point"]))
 
     def figure(record: Record, name: str, digits: int) -> str:
-        value = record["metrics"].get(name)
+        metrics = record["metrics"]
+        value = metrics.get(name)
+        if name == "valid/rate" and "valid/distortion" in metrics:  # under whichever prior priced the codes
+            value = metrics["valid/bits_per_dim"] - metrics["valid/distortion"]
         return "" if value is None else number(value, digits)
 
     columns = [

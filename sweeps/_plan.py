@@ -12,7 +12,7 @@ import atari_collect
 from sweeps._budget import Budget
 from sweeps._cluster import Cluster, find
 from sweeps._health import NO_LIMITS, Limits
-from sweeps._images import game_of
+from sweeps._images import game_of, to_be_collected
 from sweeps._objectives import FIRST, LABELS
 from sweeps._settings import Settings
 from sweeps._space import Point, Sweep, describe, fields_of, known_points
@@ -137,14 +137,27 @@ def make_plan(sweep: Sweep, settings: Settings) -> Plan:
     if settings.budget and settings.budget.of_gpus and not plan.cluster.gpus:
         raise ValueError(f"--budget is {settings.budget.text!r}, but there is no GPU on {plan.cluster}; give a time")
     plan = replace(share_out(plan, settings), folder=(settings.out / plan.name).absolute())
+    check_writable(plan.folder, "--out", str(settings.out))
+    if plan.storage.startswith("sqlite:///"):
+        check_writable(Path(plan.storage.removeprefix("sqlite:///")).parent, "--storage", plan.storage, made=False)
     for point in sweep.fixed.values() or known_points(sweep, flatten(base)).values() or [{}]:
         check_batch(plan, plan.experiment(point))
     return plan
 
 
+def check_writable(folder: Path, flag: str, value: str, made: bool = True) -> None:
+    """``ValueError`` when a folder cannot be written to; one that is ``made`` on the way need not be there yet."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK) or (there != folder and not made):
+        what = there if made else folder
+        raise ValueError(f"{flag} is {value}; allowed is a place to write, but {what} is not a writable folder")
+
+
 def check_batch(plan: Plan, experiment: Experiment) -> None:
     """``ValueError`` when a batch cannot be cut into equal parts for the workers."""
     batch, parts = experiment.train.batch_size, experiment.train.accumulate
+    if experiment.train.images < batch:
+        raise ValueError(f"train.images is {experiment.train.images}; allowed is at least train.batch_size, {batch}")
     if batch % (plan.workers * parts):
         raise ValueError(
             f"train.batch_size is {batch}; allowed is a multiple of {plan.workers * parts} "
@@ -198,13 +211,11 @@ def of_kind(base: Experiment, kind: str) -> Experiment:
 def check_dataset(base: Experiment) -> None:
     """``ValueError`` when the images can be had from nowhere; reads no more than a list of files."""
     data = base.data
-    if (folder_of(data) / "dataset.json").exists():
-        return
-    if data.source is None and data.name in KNOWN:
-        return  # to be downloaded
-    if data.source is None and game_of(data.name):
+    if to_be_collected(data):
         atari_collect.check(data.name, data.frames)
         return
+    if (folder_of(data) / "dataset.json").exists() or (data.source is None and data.name in KNOWN):
+        return  # there, or to be downloaded
     try:
         find_source(data)
     except ValueError as error:
@@ -307,17 +318,18 @@ def objective_lines(plan: Plan) -> list[str]:
 
 def data_line(plan: Plan) -> str:
     data = plan.base.data
+    if to_be_collected(data):
+        return f"{data.name}, {data.frames:,} frames of {game_of(data.name)} to be collected"
     folder = folder_of(data)
     if (folder / "dataset.json").exists():
         return f"{data.name}, prepared in {folder}"
-    if data.source:
-        return f"{data.name}, to be read from {data.source}"
-    game = game_of(data.name)
-    return f"{data.name}, " + (f"{data.frames:,} frames of {game} to be collected" if game else "to be downloaded")
+    return f"{data.name}, " + (f"to be read from {data.source}" if data.source else "to be downloaded")
 
 
 def seeds_line(plan: Plan) -> str:
     first = plan.base.seed
+    if plan.sweep.fixed:
+        return "as the points say" if any("seed" in point for point in plan.sweep.fixed.values()) else str(first)
     if plan.seeds == 1:
         return f"{first}, one for every trial"
     last = first + plan.seeds - 1

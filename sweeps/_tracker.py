@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +53,20 @@ def check(uri: str) -> None:
             raise ValueError(f"the tracking URI {uri} is no place to write: {folder} is not a writable folder")
     elif "://" in uri and not uri.startswith("file:"):
         try:
+            reach(uri)  # MLflow itself would try for two minutes
             client_of(uri).search_experiments(max_results=1)
         except Exception as error:
             raise ValueError(f"the tracking URI {uri} does not answer ({_first_line(error)})") from None
     else:
         raise ValueError(f"the tracking URI is {uri!r}; allowed are sqlite:///file.db, postgresql://... and http://...")
+
+
+def reach(uri: str) -> None:
+    """``OSError`` when nobody listens at a database's host and port; says nothing of a URI without a host."""
+    parts = urllib.parse.urlsplit(uri)
+    port = parts.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(parts.scheme.partition("+")[0])
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=5).close()
 
 
 def find_run(uri: str, run: str, sweep_id: re.Pattern[str]) -> str | None:

@@ -80,6 +80,23 @@ def test_arrays_that_are_missing_are_opened_again(collection):
     assert len(open_dataset(collection).images("valid")) == 24
 
 
+def test_a_flipped_bit_in_the_actions_is_found_and_healed(collection, finished):
+    path = collection / "archive/actions.zst"
+    flip(path)
+    with pytest.raises(ValueError, match=r"actions\.zst"):
+        verify(collection, 0)
+    again(collection)
+    assert path.read_bytes() == (finished / "archive/actions.zst").read_bytes()
+    verify(collection, 0)
+
+
+def test_a_recipe_that_is_not_the_manifests_is_found(collection):
+    path = collection / "archive/recipe.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ValueError, match=r"recipe.json is another one than the manifest says"):
+        verify(collection, 0)
+
+
 def test_a_damaged_recipe_is_named(collection):
     (collection / "archive/recipe.json").write_bytes(b"{half")
     with pytest.raises(ValueError, match=r"recipe.json is damaged .*; delete .* and collect again"):

@@ -154,7 +154,11 @@ def test_every_form_of_the_leaderboard_has_the_same_trials(
     assert float(rows[0]["bits_per_dim"]) == trials[0]["bits_per_dim"]
     assert float(rows[0]["model.beta"]) == trials[0]["point"]["model.beta"]
     assert float(rows[0]["valid/distortion"]) == trials[0]["metrics"]["valid/distortion"]
+    assert not {"point", "metrics"} & set(rows[0])
     md = printed(finished, capsys, "leaderboard", NAME, "--format", "md").splitlines()
+    rate = md[0].split(" | ").index("rate")
+    expected = trials[0]["bits_per_dim"] - trials[0]["metrics"]["valid/distortion"]
+    assert float(md[2].split(" | ")[rate]) == pytest.approx(expected, abs=1e-4)
     assert [line.split(" | ")[1] for line in md[2:]] == names
     assert len({line.count("|") for line in md}) == 1
     latex = printed(finished, capsys, "leaderboard", NAME, "--format", "latex")

@@ -28,7 +28,7 @@ def told(uri: str) -> dict[str, tuple[str, dict[str, list[tuple[int, float]]]]]:
         run.data.tags["sweep.run"]: (
             run.info.status,
             {
-                name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+                name: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
                 for name in run.data.metrics
             },
         )
@@ -61,7 +61,8 @@ def test_a_sweep_on_postgresql_is_continued(workplace: Path, own_ray: None) -> N
     for trial in trials:
         points = both[f"{trial.number:03d}"][1]
         bits = points["valid/bits_per_dim"]
-        assert (bits[-1][0], bits[-1][1]) == (400, pytest.approx(trial.value))
+        assert bits[-1][0] >= 400
+        assert bits[-1][1] == pytest.approx(trial.value)
         for name, curve in points.items():  # each point once
             assert len({step for step, _ in curve}) == len(curve), name
         assert trial.intermediate_values == {step: pytest.approx(value) for step, value in bits}

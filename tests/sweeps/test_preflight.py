@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,7 @@ from sweeps._settings import parse
 from sweeps._space import Sweep, choice, integer, log_uniform, only_if
 from vqvae_core.config import Experiment
 from vqvae_core.data import prepare
+from vqvae_core.train import Report, fit
 
 GIB = 1 << 30
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -148,6 +150,23 @@ def test_what_the_machine_has_not_got_is_too_large_and_nobody_is_killed(
         preflight.measure(config_of(plan.base, Path(), plan), 3, short=True)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     assert "does not fit into this machine's memory" in preflight.short(plan)
+
+
+def test_the_first_step_which_loads_much_is_not_what_a_step_takes(
+    make: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make("--images", "4000")
+    plan = with_dataset(plan, prepare(plan.base.data))
+    seconds = iter([0.0, 30.0, 30.5, 99.0])  # the beginning, two steps, the end
+    monkeypatch.setattr(preflight, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+
+    def reports(watch: Callable[[int], bool]) -> list[Report]:
+        stopped = [watch(32 * step) for step in (1, 2)]
+        assert stopped == [False, True]  # it has taken long enough
+        return [Report(64, {}, next(iter(fit(plan.base, None, prepare(plan.base.data)))).state)]
+
+    monkeypatch.setattr(preflight, "fit", lambda experiment, state, dataset, watch: reports(watch))
+    assert preflight.measure(config_of(plan.base, Path(), plan), 4, short=True).seconds == 0.5
 
 
 def test_the_short_form_is_a_line_that_names_time_memory_and_disk(make: Callable[..., Plan]) -> None:

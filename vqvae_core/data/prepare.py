@@ -39,6 +39,9 @@ KNOWN = {
 def folder_of(data: DataConfig) -> Path:
     """Where a data set is, or will be."""
     root = Path(data.root)
+    some = root / f"{data.name}-{data.frames}"  # as a collection of frames is called that is not the default one
+    if data.frames != DataConfig.frames and (some / "dataset.json").exists():
+        return some
     name = (
         data.name
         if not data.size or data.size == getattr(KNOWN.get(data.name), "size", 0)
