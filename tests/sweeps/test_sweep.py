@@ -152,7 +152,7 @@ def test_a_front_and_sick_codebooks_reach_the_tracker(
     for label, own in figures.items():
         beaten = any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in figures.values())
         assert runs[label].data.tags["pareto.front"] == str(not beaten).lower()
-    table = printed[printed.index("Pareto front") :].splitlines()
+    table = printed[printed.rindex("Pareto front") :].splitlines()
     assert table[1].split()[:3] == ["trial", "bits/dim", "parameters"]
     assert "What told the best trials from the others: model." in printed
     shares = [value for name, value in parent.data.metrics.items() if name.startswith("importance/")]
