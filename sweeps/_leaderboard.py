@@ -12,7 +12,7 @@ from sweeps._board import Row, by_merit
 from sweeps._display import number
 from sweeps._past import Past, shown
 from sweeps._plan import short
-from sweeps._ranking import FIGURES, PLACE, half_width, remark, replicated, searched
+from sweeps._ranking import FIGURES, PLACE, figure, half_width, remark, replicated, searched
 from vqvae_core.tables import Column, comma_separated, latex, markdown, text
 
 Record = dict[str, Any]
@@ -64,12 +64,10 @@ def columns_of(records: Sequence[Record]) -> list[Column]:
     """The columns that people read: the point, the figures of valid, and those of test where there are any."""
     points = list(dict.fromkeys(name for record in records for name in record["point"]))
 
-    def figure(record: Record, name: str, digits: int) -> str:
-        metrics = record["metrics"]
-        value = metrics.get(name)
-        if name == "valid/rate" and "valid/distortion" in metrics:  # under whichever prior priced the codes
-            value = metrics["valid/bits_per_dim"] - metrics["valid/distortion"]
-        return "" if value is None else number(value, digits)
+    def cell(value: float, digits: int) -> str:
+        return number(value, digits) if math.isfinite(value) else ""
+
+    known = [{name: v for name, v in record["metrics"].items() if v is not None} for record in records]
 
     columns = [
         Column("rank", [str(record["rank"] or "-") for record in records]),
@@ -79,14 +77,14 @@ def columns_of(records: Sequence[Record]) -> list[Column]:
             for name in points
         ),
         *(
-            Column(title, [figure(record, f"valid/{name}", digits) for record in records])
+            Column(title, [cell(figure(metrics, name), digits) for metrics in known])
             for title, (name, digits) in FIGURES.items()
         ),
     ]
     if any(record["mean"] is not None for record in records):
         columns.append(Column("over seeds", [over_seeds(record) for record in records]))
     if any("test/bits_per_dim" in record["metrics"] for record in records):
-        columns.append(Column("test", [figure(record, "test/bits_per_dim", 4) for record in records]))
+        columns.append(Column("test", [cell(metrics.get("test/bits_per_dim", math.inf), 4) for metrics in known]))
     columns.append(Column("images", [f"{record['images_seen']:,}" for record in records]))
     return [*columns, Column("remark", [record["remark"] for record in records], left=True, most=60)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sweeps._board import Board, Row, by_merit
@@ -31,7 +31,7 @@ def ranking(board: Board, floor: float) -> str:
     lines = [header]
     like_the_best = within_noise(board)
     for place, row in enumerate(rows, 1):
-        figures = [number(figure(row, name), digits) for name, digits in FIGURES.values()]
+        figures = [number(figure(row.metrics, name), digits) for name, digits in FIGURES.values()]
         point = [short(row.point[name]) if name in row.point else "" for name in names]
         rank = str(place) if row.state == "complete" else "-"
         lines.append([rank, row.run, *point, *figures, f"{row.images_seen:,}", remark(row, like_the_best)])
@@ -39,9 +39,8 @@ def ranking(board: Board, floor: float) -> str:
     return f"{text}\nA decoder that always answers the mean training image needs {floor:.4f} bits/dim."
 
 
-def figure(row: Row, name: str) -> float:
+def figure(metrics: Mapping[str, float], name: str) -> float:
     """A figure of validation; ``rate`` is what bits/dim has beside the distortion, whichever prior priced it."""
-    metrics = row.metrics
     if name == "rate":
         return metrics.get("valid/bits_per_dim", math.inf) - metrics.get("valid/distortion", 0.0)
     return metrics.get(f"valid/{name}", math.inf)
