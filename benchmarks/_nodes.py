@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks._servers import PATIENCE, free_port
+from benchmarks._servers import PATIENCE, free_port, in_its_own_group
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -55,24 +55,12 @@ def ray_node(
     log = folder / "node.log"
     ports = ["--min-worker-port=0", "--max-worker-port=0", f"--dashboard-agent-listen-port={free_port()}"]
     command = [*before, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-    with log.open("wb") as output:
-        node = subprocess.Popen(
-            [*command, *ports, *flags], env=dict(environment), stdout=output, stderr=output, start_new_session=True
-        )
-    try:
+    with in_its_own_group([*command, *ports, *flags], environment, log) as node:
         end = time.monotonic() + PATIENCE
         while "Ray runtime started" not in log.read_text():
             assert node.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         yield node
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGTERM)
-        try:
-            node.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(node.pid, signal.SIGKILL)
-            node.wait()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,6 +37,27 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         time.sleep(0.2)
     raise RuntimeError(f"nothing listens at {port}: {log.read_text()}")
+
+
+@contextmanager
+def in_its_own_group(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that writes to ``log``; it and all that it started are ended with the block."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command, env=dict(environment), cwd=cwd, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
+        try:
+            running.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
 
 
 def program(name: str) -> str:
@@ -105,18 +126,6 @@ def mlflow_server(
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", store, "--artifacts-destination", str(artifacts)]
     variables = {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven processes, for language models
-    with log.open("wb") as output:
-        running = subprocess.Popen(
-            command, env=variables, cwd=artifacts.parent, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
+    with in_its_own_group(command, variables, log, artifacts.parent) as running:
         wait_for(port, running, log)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGTERM)
-        try:
-            running.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
