@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from analysis._sqlite import number
 from analysis.runs import Curve, Query, Run, shown
+from vqvae_core.overrides import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +55,7 @@ def _reading(uri: str) -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(uri)
     except Exception as error:  # of any driver, proxy or server
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(f"the tracking URI {shown(uri)} cannot be read ({reason})") from None
 
 

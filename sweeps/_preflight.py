@@ -30,7 +30,7 @@ from sweeps._space import Dimension, Point, counts
 from sweeps._trial import task_of
 from vqvae_core.checkpoint import save
 from vqvae_core.config import Experiment
-from vqvae_core.overrides import flatten, with_overrides
+from vqvae_core.overrides import first_line, flatten, with_overrides
 from vqvae_core.train import fit
 
 STEPS = 20  # of each corner; the first ones are not typical, so the median counts
@@ -159,11 +159,6 @@ def memory_limited() -> Iterator[None]:
         raise TooLarge(first_line(error)) from None
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def reset_peak() -> None:

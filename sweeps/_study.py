@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from sweeps._objectives import LABELS
 from sweeps._plan import Plan
-from vqvae_core.overrides import difference
+from vqvae_core.overrides import difference, first_line
 
 PATIENCE = 900.0  # seconds for a database that is locked or away
 
@@ -72,7 +72,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         sqlite = url.startswith("sqlite:")
         return PatientStorage(url, {"connect_args": {"timeout": 5}} if sqlite else {"pool_pre_ping": True})
     except Exception as error:  # a driver that is not installed, a server that is away, a folder that is not there
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(f"--storage is {url!r}, which cannot be opened ({reason})") from None
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps._journal import Event, Journal
+from vqvae_core.overrides import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,7 +57,7 @@ def check(uri: str) -> None:
             reach(uri)  # MLflow itself would try for two minutes
             client_of(uri).search_experiments(max_results=1)
         except Exception as error:
-            raise ValueError(f"the tracking URI {uri} does not answer ({_first_line(error)})") from None
+            raise ValueError(f"the tracking URI {uri} does not answer ({first_line(error)})") from None
     else:
         raise ValueError(f"the tracking URI is {uri!r}; allowed are sqlite:///file.db, postgresql://... and http://...")
 
@@ -110,7 +111,7 @@ class Tracker:
                 break
             except Exception as error:  # locked, or just starting
                 if time.monotonic() - began > PATIENCE:
-                    raise ValueError(f"the tracking URI {self.uri} does not answer ({_first_line(error)})") from None
+                    raise ValueError(f"the tracking URI {self.uri} does not answer ({first_line(error)})") from None
                 time.sleep(1)
         self._thread.start()
 
@@ -161,7 +162,7 @@ class Tracker:
                     return
                 self.journal.grown.wait(1.0)
             except Exception as error:  # whatever a driver, a proxy or a full disk can think of: it may pass
-                self.trouble = _first_line(error)
+                self.trouble = first_line(error)
                 time.sleep(pause)
                 pause = min(pause * 2, 5.0)
 
@@ -178,7 +179,7 @@ class Tracker:
                 self._tries += 1
                 if not _is_final(error, self._tries):
                     raise
-                self.refused.append(f"{event['kind']} of {event['run']}: {_first_line(error)}")
+                self.refused.append(f"{event['kind']} of {event['run']}: {first_line(error)}")
             self.journal.told(position)
             self._tries = 0
 
@@ -281,7 +282,3 @@ def _is_final(error: Any, tries: int) -> bool:
     if code == "BAD_REQUEST":  # also what MLflow makes of some troubles of its database
         return tries >= TRIES
     return code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

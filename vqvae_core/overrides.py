@@ -141,6 +141,11 @@ class OneLineParser(argparse.ArgumentParser):
         fail(f"{self.prog}: {message}")
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, as far as one line holds it; its name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def fail(message: str) -> NoReturn:
     """Say what was wrong in one line and leave with status 2, as for every mistake of a user."""
     print(" ".join(f"error: {message}".split()), file=sys.stderr)

@@ -15,6 +15,7 @@ from rich.progress import track
 from vqvae_core.config import DataConfig
 from vqvae_core.data import sources
 from vqvae_core.data.folder import Dataset, carve, dataset_writer, open_dataset, prepared
+from vqvae_core.overrides import first_line
 
 VALID_SHARE, VALID_MOST = 0.1, 5000
 
@@ -168,7 +169,7 @@ def _download(name: str, known: HubData) -> Path:
         pattern = f"{known.config}/*.parquet"
         return Path(snapshot_download(known.repo, repo_type="dataset", allow_patterns=[pattern])) / known.config
     except Exception as error:  # the hub's client raises a dozen kinds, none of which helps to tell them apart
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(
             f"{name} could not be downloaded from {known.repo} ({reason}); "
             f"give --data-source DIR with its parquet files"

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vqvae_core.data.folder import NO_LABEL
 from vqvae_core.files import sha256
+from vqvae_core.overrides import first_line
 
 Row = tuple[NDArray[np.uint8], int]
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -77,7 +78,7 @@ def parquet(folder: Path, size: int, resize_default: int = 0) -> Source:
         try:
             opened[path] = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path} is damaged or no parquet file: {_first_line(error)}") from None
+            raise ValueError(f"{path} is damaged or no parquet file: {first_line(error)}") from None
     schema = opened[files["train"][0]].schema_arrow
     features = _hub_features(schema)
     image_column = _column(schema, features, ("image", "img"), "Image", files["train"][0])
@@ -106,7 +107,7 @@ def parquet(folder: Path, size: int, resize_default: int = 0) -> Source:
                         yield io.BytesIO(raw), f"image {number} of {path}", NO_LABEL if label is None else label
                         number += 1
             except (pa.ArrowException, OSError) as error:
-                raise ValueError(f"{path} is damaged: {_first_line(error)}") from None
+                raise ValueError(f"{path} is damaged: {first_line(error)}") from None
 
     def rows(split: str) -> Iterator[Row]:
         for file, where, label in cells(split):
@@ -188,7 +189,7 @@ def _read(file: Path | io.BytesIO, label: str) -> Image.Image:
     except UnidentifiedImageError:
         raise ValueError(f"{label} is no readable image: no format that Pillow knows") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged files
-        raise ValueError(f"{label} is no readable image: {_first_line(error)}") from None
+        raise ValueError(f"{label} is no readable image: {first_line(error)}") from None
     if image.mode[0] not in "IF":
         return image
     # Pillow's own conversion of 16-bit images cuts every level above 255 to white.
@@ -196,10 +197,6 @@ def _read(file: Path | io.BytesIO, label: str) -> Image.Image:
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
         raise ValueError(f"{label} has levels of type {levels.dtype}; allowed are 8 or 16 bits")
     return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _hub_features(schema: Any) -> dict[str, dict[str, Any]]:
