@@ -14,10 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from sweeps import _measure
 from sweeps import _preflight as preflight
 from sweeps._launch import with_dataset
+from sweeps._measure import Measured, TooLarge
 from sweeps._plan import Plan, in_parts, make_plan
-from sweeps._preflight import Measured, TooLarge
 from sweeps._search import config_of
 from sweeps._settings import parse
 from sweeps._space import Sweep, choice, integer, log_uniform, only_if
@@ -127,15 +128,15 @@ def test_measuring_trains_evaluates_and_leaves_nothing(make: Callable[..., Plan]
     plan = make("--images", "4000")
     plan = with_dataset(plan, prepare(plan.base.data))
     before = sorted(workplace.rglob("*"))
-    found = preflight.measure(config_of(plan.base, Path(), plan), 4)
+    found = _measure.measure(config_of(plan.base, Path(), plan), 4)
     assert sorted(workplace.rglob("*")) == before
     assert 0 < found.seconds < 60 and found.evaluation > 0
     assert found.checkpoint > 10_000
     assert 50 << 20 < found.memory <= found.free
-    short = preflight.measure(config_of(plan.base, Path(), plan), 3, short=True)
+    short = _measure.measure(config_of(plan.base, Path(), plan), 3, short=True)
     assert short.evaluation == 0 and abs(short.checkpoint - found.checkpoint) < 2000  # metrics
     wider = replace(plan, base=make("--model.hidden", "64").base)
-    wide = preflight.measure(config_of(wider.base, Path(), wider), 3, short=True)
+    wide = _measure.measure(config_of(wider.base, Path(), wider), 3, short=True)
     assert wide.checkpoint > 4 * short.checkpoint
 
 
@@ -144,10 +145,10 @@ def test_what_the_machine_has_not_got_is_too_large_and_nobody_is_killed(
 ) -> None:
     plan = make("--model.hidden", "128", "--train.batch_size", "1024", "--images", "4096")
     plan = with_dataset(plan, prepare(plan.base.data))
-    monkeypatch.setattr(preflight, "memory_left", lambda: 8 << 20)
+    monkeypatch.setattr(_measure, "memory_left", lambda: 8 << 20)
     before = resource.getrlimit(resource.RLIMIT_DATA)
     with pytest.raises(TooLarge, match=r"(?i)memory"):
-        preflight.measure(config_of(plan.base, Path(), plan), 3, short=True)
+        _measure.measure(config_of(plan.base, Path(), plan), 3, short=True)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
     assert "does not fit into this machine's memory" in preflight.short(plan)
 
@@ -158,15 +159,15 @@ def test_the_first_step_which_loads_much_is_not_what_a_step_takes(
     plan = make("--images", "4000")
     plan = with_dataset(plan, prepare(plan.base.data))
     seconds = iter([0.0, 30.0, 30.5, 99.0])  # the beginning, two steps, the end
-    monkeypatch.setattr(preflight, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    monkeypatch.setattr(_measure, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
 
     def reports(watch: Callable[[int], bool]) -> list[Report]:
         stopped = [watch(32 * step) for step in (1, 2)]
         assert stopped == [False, True]  # it has taken long enough
         return [Report(64, {}, next(iter(fit(plan.base, None, prepare(plan.base.data)))).state)]
 
-    monkeypatch.setattr(preflight, "fit", lambda experiment, state, dataset, watch: reports(watch))
-    assert preflight.measure(config_of(plan.base, Path(), plan), 4, short=True).seconds == 0.5
+    monkeypatch.setattr(_measure, "fit", lambda experiment, state, dataset, watch: reports(watch))
+    assert _measure.measure(config_of(plan.base, Path(), plan), 4, short=True).seconds == 0.5
 
 
 def test_the_short_form_is_a_line_that_names_time_memory_and_disk(make: Callable[..., Plan]) -> None:
