@@ -22,6 +22,7 @@ from vqvae_core.overrides import first_line, with_overrides
 from vqvae_core.train import fit
 
 SHORT_SECONDS = 2.0  # after which the short form takes no further step
+NO_MEMORY = ("allocate memory", "could not create a primitive")  # as torch says it, and oneDNN
 HEADROOM = 0.9  # of a memory that may be planned for
 
 
@@ -43,7 +44,8 @@ class TooLarge(MemoryError):
 def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measured:
     """Train a configuration for some steps on this machine, and evaluate it unless that is to be ``short``.
 
-    Raises ``TooLarge`` when the memory of the device is not enough.
+    Raises ``TooLarge`` when the memory of the device is not enough. To be called in a process of its own: once oneDNN
+    was refused memory, it stays broken for as long as the process lives.
     """
     experiment, dataset = task_of(config)
     batch = experiment.train.batch_size
@@ -87,7 +89,7 @@ def memory_limited() -> Iterator[None]:
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
         raise TooLarge(first_line(error)) from None
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not any(text in str(error) for text in NO_MEMORY):
             raise
         raise TooLarge(first_line(error)) from None
     finally:

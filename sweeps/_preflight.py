@@ -11,6 +11,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def corners(plan: Plan) -> list[Point]:
 Runner = Callable[[Plan, Experiment], Measured]
 
 
-def in_its_own_process(plan: Plan, experiment: Experiment) -> Measured:
+def in_its_own_process(plan: Plan, experiment: Experiment, steps: int = STEPS, short: bool = False) -> Measured:
     """``measure`` where trials run; raises ``TooLarge`` also when the machine killed the process for its memory."""
     import ray
     from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
@@ -96,12 +97,15 @@ def in_its_own_process(plan: Plan, experiment: Experiment) -> Measured:
     gpus = 1 if plan.gpus_per_worker else 0  # alone on it, for its memory is looked at as a whole
     remote = ray.remote(num_cpus=plan.cpus_per_worker, num_gpus=gpus, max_calls=1, max_retries=0)(measure)
     try:
-        found: Measured = ray.get(remote.remote(config_of(experiment, Path(), plan), STEPS))
+        found: Measured = ray.get(remote.remote(config_of(experiment, Path(), plan), steps, short))
     except (OutOfMemoryError, WorkerCrashedError) as error:
         raise TooLarge(first_line(error)) from None
     except RayTaskError as error:
         raise error.cause from None
     return found
+
+
+briefly = partial(in_its_own_process, steps=SHORT, short=True)
 
 
 def fitting(plan: Plan, point: Point, run: Runner) -> Corner:
@@ -210,7 +214,7 @@ def existing(folder: Path) -> Path:
 def size_of(number: float) -> str:
     """``1.4 GiB``."""
     for unit in ("B", "KiB", "MiB"):
-        if number < 1000:
+        if number < 999.5:  # of which three digits are 1000
             return f"{number:.3g} {unit}"
         number /= 1024
     return f"{number:.3g} GiB"
@@ -235,25 +239,21 @@ def full(plan: Plan, run: Runner = in_its_own_process) -> tuple[Plan, str]:
     return plan, report(plan, found)
 
 
-def short(plan: Plan) -> str:
-    """A few steps of the largest corner in this process, where trials run on the CPUs of this machine; one line.
+def short(plan: Plan, run: Runner = briefly) -> str:
+    """A few steps of the largest corner, where trials run on the CPUs of this machine; one line.
 
-    Empty on a GPU and on a cluster, whose trials this process cannot speak for.
+    Empty on a GPU and on a cluster: a few steps say little there, and a worker may have to come up for them.
     """
     if plan.gpus_per_worker or plan.cluster.address != "local" or torch.cuda.is_available():
         return ""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(plan.cpus_per_worker)))
     try:
         point = corners(plan)[-1]
         experiment = plan.experiment(point)
-        measured = measure(config_of(experiment, Path(), plan), SHORT, short=True)
+        measured = run(plan, experiment)
     except TooLarge as error:
         return f"the largest trial does not fit into this machine's memory ({error}): give --preflight"
     except (ValueError, ArithmeticError):  # a corner that cannot be: the trial that comes there will say why
         return ""
-    finally:
-        torch.set_num_threads(threads)
     found = [Corner(point, experiment, measured)]
     text = f"{measured.seconds:.2g} s a step, {size_of(measured.memory)} a trial, at most "
     text += f"{clock(seconds_of_all(plan, found, True))} of training and {size_of(disk(plan, found))} of checkpoints"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,17 +140,38 @@ def test_measuring_trains_evaluates_and_leaves_nothing(make: Callable[..., Plan]
     assert wide.checkpoint > 4 * short.checkpoint
 
 
-def test_what_the_machine_has_not_got_is_too_large_and_nobody_is_killed(
-    make: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
+LITTLE_MEMORY = """
+import json, resource, sys
+from sweeps import _measure
+
+_measure.memory_left = lambda: 8 << 20
+before = resource.getrlimit(resource.RLIMIT_DATA)
+try:
+    _measure.measure(json.load(sys.stdin), 3, short=True)
+except _measure.TooLarge as error:
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    print(f"too large: {error}")
+"""
+
+
+def test_what_the_machine_has_not_got_is_too_large_and_nobody_is_killed(make: Callable[..., Plan]) -> None:
     plan = make("--model.hidden", "128", "--train.batch_size", "1024", "--images", "4096")
     plan = with_dataset(plan, prepare(plan.base.data))
-    monkeypatch.setattr(_measure, "memory_left", lambda: 8 << 20)
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    with pytest.raises(TooLarge, match=r"(?i)memory"):
-        _measure.measure(config_of(plan.base, Path(), plan), 3, short=True)
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before
-    assert "does not fit into this machine's memory" in preflight.short(plan)
+    config = json.dumps(config_of(plan.base, Path(), plan))
+    # In a process of its own, as always: torch does not get over it.
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY],
+        input=config,
+        env={**os.environ, "PYTHONPATH": str(SWEEPS.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert re.fullmatch(r"too large: .+\n", done.stdout), done.stdout + done.stderr
+
+    def refused(plan: Plan, experiment: Experiment) -> Measured:
+        raise TooLarge("no memory")
+
+    assert "does not fit into this machine's memory (no memory)" in preflight.short(plan, refused)
 
 
 def test_the_first_step_which_loads_much_is_not_what_a_step_takes(
@@ -175,8 +196,9 @@ def test_the_short_form_is_a_line_that_names_time_memory_and_disk(make: Callable
     plan = with_dataset(plan, prepare(plan.base.data))
     assert re.fullmatch(
         r"[\d.e-]+ s a step, [\d.]+ [GM]iB a trial, at most [\d:]+ of training and [\d.]+ [KM]iB of checkpoints",
-        preflight.short(plan),
+        preflight.short(plan, lambda plan, experiment: Measured(0.007, 0.0, 999 << 20, 1 << 34, 360_000)),
     )
+    assert preflight.size_of(999.7 * 1024**2) == "0.976 GiB"
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from sweeps._execute import StopFlag, stop_on_signals
 def handlers() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:  # as in a terminal, whoever started the tests: nohup and shells' `&` have some ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
