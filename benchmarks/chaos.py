@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -42,8 +42,8 @@ class Count:
     sweeps: int = 0
     restarts: int = 0  # of drivers that were lost with a node
     kept: int = 0  # finished trials, summed over the kills that they outlived
+    continued: int = 0  # times that a trial went on from its last report or later
     points: int = 0
-    moments: list[str] = field(default_factory=list)
 
 
 def kill_driver(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
@@ -51,6 +51,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
     kills = 0
     while True:
         before, events = place.finished(), len(place.events())
+        reported, known = place.last_steps(), len(place.continued())
         driver = place.start()
         if kills < most:
             # At any moment of its start, or of its work: most of the time of a short sweep is the start.
@@ -64,6 +65,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
         if driver.poll() is not None or kills >= most:
             table = place.finish(driver)
             check_kept(before, place.finished())
+            count.continued += check_continued(reported, place.continued()[known:])
             return table
         everything = dice.random() < 0.5
         victims = below(driver.pid)
@@ -76,6 +78,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
         check_kept(before, after)
         count.kills += 1
         count.kept += len(after)
+        count.continued += check_continued(reported, place.continued()[known:])
         who = "driver and all its processes" if everything else "driver"
         print(f"kill {count.kills}: {who} {moment}, {len(after)} trials over, {place.reports()} reports", flush=True)
 
@@ -87,11 +90,20 @@ def check_kept(before: dict[int, tuple[str, float | None]], after: dict[int, tup
             raise Wrong(f"trial {number:03d} was {end}, and then {after.get(number)}")
 
 
+def check_continued(reported: dict[str, int], continued: list[tuple[str, int]]) -> int:
+    """``Wrong`` when a trial went on from before its last report, by what had been ``reported`` then; counts them."""
+    for run, seen in continued:
+        if seen < reported.get(run, 0):
+            raise Wrong(f"trial {run} had reported {reported[run]} images and went on from {seen}")
+    return len(continued)
+
+
 def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count], str]:
     """SIGKILL of a process that trains, at random moments of one driver's sweep."""
 
     def kill(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
-        driver = place.start()
+        driver, kills = place.start(), 0
+        reported, known = place.last_steps(), 0
         for _ in range(most):
             reports = place.reports()
             # A trial that dies again and again without getting further is failed, and rightly.
@@ -101,14 +113,21 @@ def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count
             victims = below(driver.pid, name)
             if driver.poll() is not None or not victims:
                 continue
-            before = place.finished()
+            continued = place.continued()
+            count.continued += check_continued(reported, continued[known:])
+            before, reported, known = place.finished(), place.last_steps(), len(continued)
             end_all([dice.choice(victims)])
             count.kills += 1
+            kills += 1
             count.kept += len(before)
             print(f"kill {count.kills}: one of {len(victims)} {name}, {len(before)} trials over", flush=True)
             time.sleep(1)
             check_kept(before, place.finished())
-        return place.finish(driver)
+        table = place.finish(driver)
+        count.continued += check_continued(reported, place.continued()[known:])
+        if not kills:
+            raise Wrong(f"the sweep ended before there was a {name} to kill")
+        return table
 
     return kill
 
@@ -122,6 +141,7 @@ def kill_raylet(
     """
     flags = [f"--address={address}", "--num-cpus=2"]
     driver, before = place.start(), place.finished()
+    reported, known = place.last_steps(), 0
     for _ in range(most):
         name = root / f"node-{count.kills}"
         with ray_node(name, environment, *flags) as node:
@@ -131,7 +151,9 @@ def kill_raylet(
                     return place.finish(driver)
                 driver = place.start()
             time.sleep(dice.uniform(0, 3))
-            before = place.finished()
+            continued = place.continued()
+            count.continued += check_continued(reported, continued[known:])
+            before, reported, known = place.finished(), place.last_steps(), len(continued)
             end_all([psutil.Process(node.pid), *below(node.pid)])
         count.kills += 1
         count.kept += len(before)
@@ -143,7 +165,9 @@ def kill_raylet(
             if count.restarts > 2 * most:
                 break  # it says why
             driver = place.start()
-        return place.finish(driver)
+        table = place.finish(driver)
+    count.continued += check_continued(reported, place.continued()[known:])
+    return table
 
 
 def disturb_raylet(rounds: int, seed: int, root: Path) -> Count:
@@ -211,7 +235,7 @@ def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
     workers = ["--workers", "2", "--trials", "3"] if what == "worker" else []
     kill = {
         "driver": kill_driver,
-        "actor": kill_process("ray::TrialActor"),
+        "actor": kill_process("ray::ResourceTrainable"),  # as Tune calls a TrialActor
         "worker": kill_process("ray::RayTrainWorker"),
     }[what]
     with places(root, [*SMALL, *BUDGET, *workers]) as make:
@@ -222,7 +246,8 @@ def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
         points = check_run(calm, table, None, "")
         print(f"undisturbed: {longest:.0f} s, {len(calm.finished())} trials, {points} points{table}", flush=True)
         while count.kills < rounds:
-            place = make(f"disturbed-{count.sweeps}")
+            # Every second one makes its tracker itself, and may be killed while it does.
+            place = make(f"disturbed-{count.sweeps}", with_tracker=count.sweeps % 2 == 0)
             ours = kill(place, dice, rounds - count.kills, longest, count)
             found = check_run(place, ours, calm, table)
             count.sweeps += 1
@@ -252,7 +277,8 @@ def main() -> None:
             raise SystemExit(1) from None
     print(
         f"{count.kills} kills ({chosen.what}) in {count.sweeps} sweeps: {count.kept} times a finished trial outlived "
-        f"one, none was lost; {count.points} metric points, each once; all {count.sweeps} final tables as undisturbed"
+        f"one, none was lost; {count.continued} times a trial went on, always from its last report or later; "
+        f"{count.points} metric points, each once; all {count.sweeps} final tables as undisturbed"
     )
 
 
