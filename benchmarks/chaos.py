@@ -32,6 +32,8 @@ from benchmarks._servers import free_port, mlflow_server
 SMALL = ["--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4", "--train.calibration_images", "64"]
 # One trial after the other: so the same history gives the same points, whenever it was broken off.
 BUDGET = ["--trials", "6", "--images", "13500", "--concurrent", "1"]
+# What Ray calls the processes that train: a TrialActor, as Tune wraps it, and a worker of Train's.
+ACTOR, WORKER = "ray::ResourceTrainable", "ray::RayTrainWorker"
 
 
 @dataclass
@@ -44,6 +46,25 @@ class Count:
     kept: int = 0  # finished trials, summed over the kills that they outlived
     continued: int = 0  # times that a trial went on from its last report or later
     points: int = 0
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A sweep that nobody disturbed, and how long it took."""
+
+    place: Place
+    table: str
+    seconds: float
+
+
+def undisturbed(make: Callable[[str], Place]) -> Calm:
+    """Run it."""
+    place, began = make("calm"), time.monotonic()
+    table = place.finish(place.start())
+    calm = Calm(place, table, time.monotonic() - began)
+    points = check_run(place, table, None, "")
+    print(f"undisturbed: {calm.seconds:.0f} s, {len(place.finished())} trials, {points} points{table}", flush=True)
+    return calm
 
 
 def kill_driver(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
@@ -179,14 +200,11 @@ def disturb_raylet(rounds: int, seed: int, root: Path) -> Count:
         ray_head(folder / "head", environment, "--num-cpus=0") as address,
         places(root, [*SMALL, *BUDGET], RAY_AUTH_MODE="disabled", VQSWEEP_GROWS_TO="CPU=2") as make,
     ):
-        calm = make("calm")
-        table = calm.finish(calm.start())
-        points = check_run(calm, table, None, "")
-        print(f"undisturbed: {len(calm.finished())} trials, {points} points{table}", flush=True)
+        calm = undisturbed(make)
         while count.kills < rounds:
             place = make(f"disturbed-{count.sweeps}", RAY_ADDRESS=address)
             ours = kill_raylet(address, folder, environment, place, dice, rounds - count.kills, count)
-            count.points += check_run(place, ours, calm, table)
+            count.points += check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
     return count
 
@@ -203,10 +221,7 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
         ray_head(folder / "head", environment, "--num-cpus=8") as address,
         places(root, [*SMALL, *budget], RAY_ADDRESS=address, RAY_AUTH_MODE="disabled") as make,
     ):
-        calm = make("calm")
-        table = calm.finish(calm.start())
-        points = check_run(calm, table, None, "")
-        print(f"undisturbed: {len(calm.finished())} trials, {points} points{table}", flush=True)
+        calm = undisturbed(make)
         while count.kills < rounds:
             port = free_port()
             uri = f"http://127.0.0.1:{port}"
@@ -224,7 +239,7 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
             print(f"outage {count.kills}: {time.monotonic() - away:.0f} s, {kept} reports kept meanwhile", flush=True)
             with mlflow_server(store, artifacts, environment, port):
                 ours = place.finish(driver)
-            count.points += check_run(place, ours, calm, table)
+            count.points += check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
     return count
 
@@ -235,21 +250,16 @@ def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
     workers = ["--workers", "2", "--trials", "3"] if what == "worker" else []
     kill = {
         "driver": kill_driver,
-        "actor": kill_process("ray::ResourceTrainable"),  # as Tune calls a TrialActor
-        "worker": kill_process("ray::RayTrainWorker"),
+        "actor": kill_process(ACTOR),
+        "worker": kill_process(WORKER),
     }[what]
     with places(root, [*SMALL, *BUDGET, *workers]) as make:
-        calm = make("calm")
-        began = time.monotonic()
-        table = calm.finish(calm.start())
-        longest = time.monotonic() - began
-        points = check_run(calm, table, None, "")
-        print(f"undisturbed: {longest:.0f} s, {len(calm.finished())} trials, {points} points{table}", flush=True)
+        calm = undisturbed(make)
         while count.kills < rounds:
             # Every second one makes its tracker itself, and may be killed while it does.
             place = make(f"disturbed-{count.sweeps}", with_tracker=count.sweeps % 2 == 0)
-            ours = kill(place, dice, rounds - count.kills, longest, count)
-            found = check_run(place, ours, calm, table)
+            ours = kill(place, dice, rounds - count.kills, calm.seconds, count)
+            found = check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
             count.points += found
             print(f"sweep {count.sweeps}: as the undisturbed one, {found} points once each", flush=True)
@@ -263,6 +273,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     options.add_argument("--seconds", type=float, default=60, help="that a tracker is away (60)")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and with it ends what it has started
     with tempfile.TemporaryDirectory(prefix="vq", ignore_cleanup_errors=True) as folder:
         try:
             match chosen.what:
