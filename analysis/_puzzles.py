@@ -136,7 +136,7 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         left = m["second_foreground_error"]
         codes = f"{p['model.codes']} codes, {p['model.pooling']} pooling"
         if p["model.pooling"] == "none":
-            codes = f"{p['model.codes']} for each cell"
+            codes = "a code for each cell" if p["model.codes"] == "1" else f"{p['model.codes']} codes for each cell"
         return (
             f"{codes}, {p['model.condition']} condition, {int(p['images_seen']):,} images: a map is "
             f"{m['information']:.1f} bits dearer under another image's codes, which can hold "
