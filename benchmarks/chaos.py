@@ -31,7 +31,7 @@ from benchmarks._servers import free_port, mlflow_server
 
 SMALL = ["--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4", "--train.calibration_images", "64"]
 # One trial after the other: so the same history gives the same points, whenever it was broken off.
-BUDGET = ["--trials", "6", "--images", "13500", "--concurrent", "1"]
+BUDGET = ["--trials", "6", "--images", "4500", "--concurrent", "1"]
 # What Ray calls the processes that train: a TrialActor, as Tune wraps it, and a worker of Train's.
 ACTOR, WORKER = "ray::ResourceTrainable", "ray::RayTrainWorker"
 
