@@ -210,18 +210,21 @@ def disturb_raylet(rounds: int, seed: int, root: Path) -> Count:
 
 
 def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
-    """``rounds`` times a tracker that is killed while 8 trials write, and comes back after so many seconds."""
+    """``rounds`` times a tracker that goes away while 8 trials write, and comes back after so many seconds.
+
+    Without ASHA, and before TPE looks at any, what a trial is does not depend on which of them is first.
+    """
     count = Count()
     environment = plain_environment(
         root, RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true"
     )
-    budget = ["--trials", "8", "--images", "13500", "--scheduler", "none", "--train.eval_every", "500"]
+    budget = ["--trials", "8", "--images", "9000", "--scheduler", "none", "--train.eval_every", "300"]
     with (
         short_folder() as folder,
         ray_head(folder / "head", environment, "--num-cpus=8") as address,
         places(root, [*SMALL, *budget], RAY_ADDRESS=address, RAY_AUTH_MODE="disabled") as make,
     ):
-        calm = undisturbed(make)
+        calm = undisturbed(lambda name: make(name, RAY_ADDRESS="local"))
         while count.kills < rounds:
             port = free_port()
             uri = f"http://127.0.0.1:{port}"
@@ -236,6 +239,8 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
             while time.monotonic() - away < seconds and driver.poll() is None:
                 time.sleep(0.5)
             kept = place.reports() - before
+            if driver.poll() is not None or kept < 8:
+                raise Wrong(f"the sweep was over while the tracker was away, or made too few reports ({kept})")
             print(f"outage {count.kills}: {time.monotonic() - away:.0f} s, {kept} reports kept meanwhile", flush=True)
             with mlflow_server(store, artifacts, environment, port):
                 ours = place.finish(driver)
