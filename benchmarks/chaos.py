@@ -31,7 +31,7 @@ from benchmarks._servers import free_port, mlflow_server
 
 SMALL = ["--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4", "--train.calibration_images", "64"]
 # One trial after the other: so the same history gives the same points, whenever it was broken off.
-BUDGET = ["--trials", "6", "--images", "4500", "--concurrent", "1"]
+BUDGET = ["--trials", "6", "--images", "13500", "--concurrent", "1"]
 # What Ray calls the processes that train: a TrialActor, as Tune wraps it, and a worker of Train's.
 ACTOR, WORKER = "ray::ResourceTrainable", "ray::RayTrainWorker"
 
@@ -50,39 +50,40 @@ class Count:
 
 @dataclass(frozen=True)
 class Calm:
-    """A sweep that nobody disturbed, and how long it took."""
+    """A sweep that nobody disturbed."""
 
     place: Place
     table: str
-    seconds: float
+    seconds: float  # from its first trial's start to the last's end: the start of a driver can take as long
 
 
 def undisturbed(make: Callable[[str], Place]) -> Calm:
     """Run it."""
     place, began = make("calm"), time.monotonic()
     table = place.finish(place.start())
-    calm = Calm(place, table, time.monotonic() - began)
-    points = check_run(place, table, None, "")
-    print(f"undisturbed: {calm.seconds:.0f} s, {len(place.finished())} trials, {points} points{table}", flush=True)
-    return calm
+    whole = time.monotonic() - began
+    points, moments = check_run(place, table, None, ""), [event["time"] for event in place.events_of_trials()]
+    seconds = (moments[-1] - moments[0]) / 1000
+    print(f"undisturbed: {whole:.0f} s, {seconds:.0f} of them at work, {points} points{table}", flush=True)
+    return Calm(place, table, seconds)
 
 
 def kill_driver(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
     """SIGKILL of the driver alone, or of all its processes at once, then the same command; gives the final table."""
     kills = 0
     while True:
-        before, events = place.finished(), len(place.events())
+        before, events = place.finished(), len(place.events_of_trials())
         reported, known = place.last_steps(), len(place.continued())
         driver = place.start()
         if kills < most:
-            # At any moment of its start, or of its work: most of the time of a short sweep is the start.
+            # At any moment of its start, or of its work.
             early = dice.random() < 0.3
             if not early:
-                wait_for("a start", lambda events=events: len(place.events()) > events + 2, driver)
+                wait_for("a trial", lambda events=events: len(place.events_of_trials()) > events, driver)
             began = time.monotonic()
             with suppress(subprocess.TimeoutExpired):
-                driver.wait(dice.uniform(0, longest / 4))
-            moment = f"{time.monotonic() - began:.1f} s after its {'start' if early else 'first event'}"
+                driver.wait(dice.uniform(0, longest / 2))
+            moment = f"{time.monotonic() - began:.1f} s after {'its start' if early else 'a trial started'}"
         if driver.poll() is not None or kills >= most:
             table = place.finish(driver)
             check_kept(before, place.finished())
