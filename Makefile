@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # A first result in minutes on two cores: few frames, a narrow model, a small budget. On a GPU leave it all out:
 #   make sweep SWEEP="--dataset boxing --trials 40"
-SWEEP ?= --dataset boxing --data.frames 2400 --trials 12 --images 6000 \
+SWEEP ?= --dataset boxing --data.frames 2400 --trials 10 --images 5000 \
 	--model.hidden 32 --model.code_dim 32 --train.batch_size 16 \
 	--model.quantizer ema --model.codebook_init data --model.restart_below 0.1
 

@@ -47,17 +47,18 @@ def how_to_repeat(config: Mapping[str, str], seeds: Sequence[int | None]) -> str
     ]
     train = " ".join(["python -m vqvae_core", preset, *words])
     if len(seeds) == 1:
-        return f"{train} --seed {seeds[0]}"
+        own = config.get("out", f"runs/{preset}")  # where it lies, which later commands name it by
+        return f"{train} --seed {seeds[0]}" + (f" --out {shlex.quote(own)}" if own != f"runs/{preset}" else "")
     numbers = " ".join(map(str, seeds))
     return f"for seed in {numbers}; do {train} --seed $seed --out runs/{preset}-$seed; done"
 
 
 def repeatable(command: str) -> str:
-    """A command as another reader types it: folders of images are DIR, and other paths the names at their end."""
+    """A command as another reader types it: folders of images are DIR, paths of one machine their last names."""
     words = shlex.split(command)
     for number, word in enumerate(words[2:], 2):
         if words[number - 1] == "--data-source":
             words[number] = "DIR"
-        elif "/" in word:
+        elif word.startswith(("/", "..", "~")) or "://" in word:
             words[number] = Path(word).name
     return shlex.join(words)

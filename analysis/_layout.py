@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis._rows import NAMES, PRIORS, Row
+from analysis._rows import NAMES, PRIORS, REPORT, Row
 from analysis.published import Result, as_json
 from analysis.runs import is_missing, shown
 from vqvae_core import tables
@@ -95,7 +95,7 @@ def formatted(form: str, rows: Sequence[Row], split: str, tracker: str, split_ra
 def page(style: Style, rows: Sequence[Row], split: str, tracker: str, split_rates: bool = False) -> str:
     """Title, tables, the commands for what is missing, and the notes."""
     made = [(row, row.ours) for row in rows if row.ours]
-    published = [(row, file, result) for row in rows for file, result in row.published]
+    published = [pair for row in rows for pair in row.published]
     missing = [row for row in rows if not row.ours]
     title = f"Table 1: bits/dim on the {split} split, less is better. Tracker: {shown(tracker)}"
     parts = [style.prose(title), style.table(_main_columns(rows))]
@@ -106,17 +106,25 @@ def page(style: Style, rows: Sequence[Row], split: str, tracker: str, split_rate
     if made:
         parts += [style.prose("What ours are made of:"), style.table(_detail_columns(made))]
     if published:
-        parts += [style.prose("Published:"), style.table(_published_columns(published))]
+        files = ", ".join(dict.fromkeys(file for file, _ in published))
+        parts += [style.prose(f"Published in {files}:"), style.table(_published_columns(published))]
     if split_rates:
-        every = [*made, *((row, result) for row, _, result in published)]
         parts += [
             style.prose("Distortion and rate by prior, and bounds of S samples:"),
-            style.table(_split_columns(every)),
+            style.table(_split_columns([*(result for _, result in made), *(result for _, result in published)])),
         ]
     if missing:
         how = [f"{style.item(_title(row))}: {style.code(row.how) if row.how else NO_SWEEP}" for row in missing]
         parts += [style.prose("To make the rows without a run:"), "\n".join(how)]
     return "\n\n".join([*parts, "\n".join(map(style.item, _notes(split)))])
+
+
+def published_only(form: str, published: Sequence[tuple[str, Result]], split_rates: bool = False) -> str:
+    """The published rows alone, with their file's name each, for another page."""
+    style, results = STYLES[form], [result for _, result in published]
+    return "\n\n".join(
+        [style.table(_published_columns(published)), *([style.table(_split_columns(results))] if split_rates else [])]
+    )
 
 
 def _notes(split: str) -> list[str]:
@@ -160,9 +168,8 @@ def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
     ]
 
 
-def _split_columns(shown: Sequence[tuple[Row, Result]]) -> list[Column]:
+def _split_columns(results: Sequence[Result]) -> list[Column]:
     """D, and R and the sum under every prior that was measured; the bounds of several samples."""
-    results = [result for _, result in shown]
     priors = [name for name in PRICED if any(name in result.rates for result in results)]
 
     def total(result: Result, name: str) -> str:
@@ -170,8 +177,7 @@ def _split_columns(shown: Sequence[tuple[Row, Result]]) -> list[Column]:
         return "-" if rate is None or result.D is None else f"{result.D + rate:.3f}"
 
     return [
-        Column("data set", [_name(row.dataset) for row, _ in shown], left=True, most=14),
-        Column("model", [_label(row) for row, _ in shown], left=True, most=10),
+        *_named(results),
         Column("D", [_figure(result.D) for result in results]),
         *(
             column
@@ -187,11 +193,10 @@ def _split_columns(shown: Sequence[tuple[Row, Result]]) -> list[Column]:
     ]
 
 
-def _published_columns(published: Sequence[tuple[Row, str, Result]]) -> list[Column]:
-    results = [result for *_, result in published]
+def _published_columns(published: Sequence[tuple[str, Result]]) -> list[Column]:
+    results, files = [result for _, result in published], [file for file, _ in published]
     return [
-        Column("data set", [_name(row.dataset) for row, *_ in published], left=True, most=14),
-        Column("model", [_label(row) for row, *_ in published], left=True, most=10),
+        *_named(results),
         Column("value", [_figure(result.value) for result in results]),
         Column("95 %", [_plus_minus(result) for result in results]),
         Column("n", [str(result.n) for result in results]),
@@ -199,12 +204,20 @@ def _published_columns(published: Sequence[tuple[Row, str, Result]]) -> list[Col
         Column("R", [_figure(result.R) for result in results]),
         Column("prior", [result.prior or "-" for result in results], left=True, most=8),
         Column("Eq. 7", [_figure(result.eq7) for result in results]),
+        Column("report", [_figure(REPORT.get((result.dataset, result.model))) for result in results]),
         Column("train\nimages", [_count(result.data.get("train")) for result in results]),
         Column("test\nimages", [_count(result.data.get("test")) for result in results]),
-        Column("hid-\nden", [result.config.get("model.hidden", "-") for result in results]),
-        Column("images\nseen", [_images_seen(result) for result in results]),
+        Column("chan-\nnels", [result.config.get("model.hidden", "-") for result in results]),
+        Column("im-\nages\nseen", [_images_seen(result) for result in results]),
         Column("commit", [_commit(result) for result in results], left=True),
-        Column("file", [file for _, file, _ in published], left=True, most=11),
+        *([Column("file", files, left=True, most=11)] if len(set(files)) > 1 else []),
+    ]
+
+
+def _named(results: Sequence[Result]) -> list[Column]:
+    return [
+        Column("data set", [_name(result.dataset) for result in results], left=True, most=14),
+        Column("model", [_called(result.model, result.row) for result in results], left=True, most=10),
     ]
 
 
@@ -254,8 +267,12 @@ def _title(row: Row) -> str:
 
 
 def _label(row: Row) -> str:
+    return _called(row.model, row.name)
+
+
+def _called(model: str, row: str) -> str:
     """``VQ-VAE mse`` of vqvae_mse: the model, and what tells it from other rows of that model."""
-    return _name(row.model) + row.name.removeprefix(row.model).replace("_", " ")
+    return _name(model) + row.removeprefix(model).replace("_", " ")
 
 
 def _name(key: str) -> str:

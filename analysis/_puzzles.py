@@ -133,10 +133,14 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
 
     def words(run: Run) -> str:
         m, p = run.metrics, run.params
+        left = m["second_foreground_error"]
+        codes = f"{p['model.codes']} codes, {p['model.pooling']} pooling"
+        if p["model.pooling"] == "none":
+            codes = "a code for each cell" if p["model.codes"] == "1" else f"{p['model.codes']} codes for each cell"
         return (
-            f"{p['model.codes']} codes, {p['model.pooling']} pooling, {p['model.condition']} condition, "
-            f"{int(p['images_seen']):,} images: the decoder uses {m['information']:.1f} of {m['information_most']:.0f} "
-            f"bits; error where players, score and clock are {m['second_foreground_error']:.3f} "
+            f"{codes}, {p['model.condition']} condition, {int(p['images_seen']):,} images: a map is "
+            f"{m['information']:.1f} bits dearer under another image's codes, which can hold "
+            f"{m['information_most']:.0f} bits; the error of players, score and clock is {left:.3f} "
             f"(0 all is kept, 1 only background; first VQ-VAE alone {m['first_foreground_error']:.3f})"
         )
 
@@ -145,7 +149,7 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
     used = report.metrics["information"]
     answer = (
         f"Not because the codes are ignored: the decoder uses {used:.0f} bits of the report's three codes, and they do "
-        f"not say where the players are ({lost:.2f} of the error of an empty ring is left)"
+        f"not say where the players are ({lost:.2f} of an empty ring's error is left)"
     )
     if kept:
         best = min(kept, key=lambda run: run.metrics["second_foreground_error"])

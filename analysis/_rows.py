@@ -92,6 +92,12 @@ def _place(key: Key) -> tuple[bool, int, int, Key]:
     return further, first, models.index(model) if model in models else len(models), key
 
 
+def in_order(published: Iterable[tuple[str, Result]], split: str) -> list[tuple[str, Result]]:
+    """The published results of a split, each with its file: data set by data set, Table 1's first."""
+    own = [(file, result) for file, result in published if result.split == split]
+    return sorted(own, key=lambda pair: _place((pair[1].dataset, pair[1].model, pair[1].row))[1:])
+
+
 def best_of_each(runs: Iterable[Run], sweeps: Mapping[str, Run], split: str) -> dict[Key, Result]:
     """Of each row the configuration with the least mean ``valid/bits_per_dim`` over its seeds."""
     groups: dict[Key, dict[object, dict[int | None, Run]]] = {}

@@ -2,6 +2,7 @@
 
 Run:     python analysis/table1.py
          python analysis/table1.py --format md --split-rates
+         python analysis/table1.py --published --format md                   what is published, as the README has it
          python analysis/table1.py --export results/table1.json --hardware "1 x NVIDIA H200"
          python analysis/table1.py --probe --checkpoint runs/mnist_vqvae     which definition prefers a grey image
          python analysis/table1.py --picture models.png --checkpoint A --checkpoint B
@@ -21,8 +22,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # started as a file: Python looks for modules in analysis/, where ours are not
     sys.path[0] = str(PROJECT)
 
-from analysis._layout import FORMATS, formatted
-from analysis._rows import Row, find_rows, with_hardware
+from analysis._layout import FORMATS, STYLES, formatted, published_only
+from analysis._rows import Row, find_rows, in_order, with_hardware
 from analysis.published import Result, read_results, this_machine, write_results
 from analysis.runs import DEFAULT_TRACKER, tracking_uri
 from vqvae_core.overrides import OneLineParser, fail
@@ -63,6 +64,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--format", choices=FORMATS, default="text", help="what to print (text)")
     add("--split", choices=("test", "valid"), default="test", help="valid: of all complete trials (test)")
     add("--split-rates", action="store_true", help="also D and R under every prior, and the bounds of S samples")
+    add("--published", action="store_true", help="only the published results' table; no tracker is read")
     add("--results", type=Path, metavar="DIR", help="published results to show too (the project's results/)")
     add("--export", type=Path, metavar="FILE", help="also publish our rows as JSON in this file, beside its other ones")
     add("--hardware", metavar="TEXT", help="what they were made on, for --export (as tracked, else this machine)")
@@ -88,6 +90,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--checkpoint is not given; --picture needs one or several")
     if chosen.probe and len(chosen.checkpoint or []) > 1:
         parser.error("--checkpoint is given several times; --probe takes one")
+    if chosen.published and chosen.format not in STYLES:
+        parser.error(f"--format is {chosen.format}; allowed with --published is one of {', '.join(STYLES)}")
+    if chosen.published and chosen.export:
+        parser.error("--export is given; --published reads no tracker, from which it would be")
     if chosen.images < 2:
         parser.error(f"--images is {chosen.images}; allowed is an integer >= 2")
     return chosen
@@ -95,6 +101,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def table(chosen: argparse.Namespace) -> str:
     """Table 1, and its export on the way; ``ValueError`` for what cannot be read or written."""
+    if chosen.published:
+        published = in_order(published_in(chosen.results), chosen.split)
+        if not published:
+            folder = chosen.results or PROJECT / "results"
+            raise ValueError(f"--split is {chosen.split}; {folder} has no published results of it")
+        return published_only(chosen.format, published, chosen.split_rates)
     uri = tracking_uri(chosen.tracking_uri)
     rows = find_rows(uri, chosen.split, published_in(chosen.results))
     if chosen.export:

@@ -20,6 +20,11 @@ class Column:
     left: bool = False  # words stand left, numbers right
     most: int = 30  # characters of a cell in text
 
+    @property
+    def unbroken(self) -> str:
+        """Its title where it need not be broken."""
+        return self.title.replace("-\n", "").replace("\n", " ")
+
 
 def text(columns: Sequence[Column]) -> str:
     """Aligned columns under their titles, each cell cut to its column's width; no line is longer than ``WIDTH``."""
@@ -48,7 +53,7 @@ def wrapped(words: str, width: int = WIDTH, indent: int = 2) -> str:
 
 def markdown(columns: Sequence[Column]) -> str:
     """A table of GitHub's Markdown."""
-    head = [markdown_text(column.title) for column in columns]
+    head = [markdown_text(column.unbroken) for column in columns]
     rule = [":---" if column.left else "---:" for column in columns]
     body = zip(*([markdown_text(cell) for cell in column.cells] for column in columns), strict=True)
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *map(list, body)])
@@ -74,7 +79,7 @@ LATEX = {
 def latex(columns: Sequence[Column]) -> str:
     """A ``tabular`` that needs no package."""
     shape = "".join("l" if column.left else "r" for column in columns)
-    head = " & ".join(latex_text(column.title) for column in columns) + r" \\"
+    head = " & ".join(latex_text(column.unbroken) for column in columns) + r" \\"
     body = [
         " & ".join(row) + r" \\"
         for row in zip(*([latex_text(cell) for cell in column.cells] for column in columns), strict=True)

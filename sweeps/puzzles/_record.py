@@ -80,13 +80,20 @@ def opened(where: str) -> tuple[Checkpoint, Dataset]:
         fail(str(error))
 
 
-def training_of(checkpoint: Checkpoint) -> dict[str, object]:
-    """How a model came about, as settings of a case: ``trained.*``, and ``first.*`` of the stage before it."""
-    found: dict[str, object] = {f"trained.{name}": value for name, value in flatten(checkpoint.experiment).items()}
+def training_of(checkpoint: Checkpoint, dataset: Dataset) -> dict[str, object]:
+    """How a model came about, as settings of a case: ``trained.*``, and ``first.*`` of the stage before it.
+
+    Of frames it says how many there were: a data set that lay there already may hold others than the experiment names.
+    """
+    stages: dict[str, dict[str, object]] = {"trained": dict(flatten(checkpoint.experiment))}
+    stages["trained"]["out"] = f"runs/{checkpoint.folder.parent.name}"
     first = checkpoint.folder / FIRST / CONFIG
     if first.exists():
-        found |= {f"first.{name}": value for name, value in json.loads(first.read_text()).items()}
-    return found
+        stages["first"] = json.loads(first.read_text())
+    if frames := dataset.meta["source"].get("frames"):
+        for config in stages.values():
+            config["data.frames"] = frames
+    return {f"{stage}.{name}": value for stage, config in stages.items() for name, value in config.items()}
 
 
 def data_config(chosen: argparse.Namespace) -> DataConfig:

@@ -129,7 +129,7 @@ def main() -> None:
         "model.num_codes": model.config.num_codes,
         "codes": model.num_latents,
     }
-    seen = {"images_seen": checkpoint.images_seen, **training_of(checkpoint)}
+    seen = {"images_seen": checkpoint.images_seen, **training_of(checkpoint, dataset)}
     prices = {name: priced(model, dataset, name) for name in ANSWERS}
     cases = [
         Case(name, {"arm": name, **size, **seen}, price.metrics | more_than(price, prices["the model"]))

@@ -29,13 +29,17 @@ from vqvae_core.overrides import fail
 from vqvae_core.pictures import both_reconstructions, grid, write_picture
 
 QUESTION = "Why does the second VQ-VAE lose the players?"
-SETTINGS = ("codes", "num_codes", "pooling", "condition", "decoder_hidden", "layers", "rare_weight", "quantizer")
+SETTINGS = ("codes", "num_codes", "pooling", "halvings", "condition", "decoder_hidden", "layers", "rare_weight",
+            "quantizer")  # fmt: skip
 MEASURED = ("information", "information_most", "bits_per_code", "perplexity", "codes_used", "first_foreground_error",
             "second_foreground_error", "first_mse", "second_mse", "bits_per_dim")  # fmt: skip
 
 
 def main() -> None:
     chosen = checkpoint_options("three_codes", __doc__, "boxing_hierarchy")
+    names = [case_name(where) for where in chosen.checkpoint]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        fail(f"--checkpoint names {twice} twice; allowed is each once")
     torch.set_num_threads(1)
     cases = []
     with tempfile.TemporaryDirectory() as folder:
@@ -50,10 +54,16 @@ def main() -> None:
             write_picture(grid(both_reconstructions(model, dataset, "test")), picture)
             settings = {f"model.{name}": getattr(model.config, name) for name in SETTINGS}
             settings |= {"arm": "report" if not number else f"other {number}", "images_seen": checkpoint.images_seen}
-            settings |= training_of(checkpoint)
+            settings |= training_of(checkpoint, dataset)
             found = {name: metrics[name] for name in MEASURED if name in metrics}
-            cases.append(Case(Path(where).name, settings, found, pictures=[picture]))
+            cases.append(Case(names[number], settings, found, pictures=[picture]))
         record("puzzle_three_codes", QUESTION, dataset.name, cases)
+
+
+def case_name(where: str) -> str:
+    """What a case is called: a run's name, and with it the checkpoint's where the latter was given."""
+    path = Path(where)
+    return f"{path.parent.name}-{path.name}" if path.name.startswith("at-") else path.name
 
 
 if __name__ == "__main__":

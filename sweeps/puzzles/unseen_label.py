@@ -75,7 +75,8 @@ def main() -> None:
     valid = CodeMaps(codes, "valid", torch.device("cpu"))
     maps = valid.take(torch.linspace(0, len(valid) - 1, min(MAPS, len(valid))).long().numpy())
     moved = trained_on_zero(CodeMaps(codes, "train", torch.device("cpu")), model.first.num_codes)
-    size = {"maps": len(maps), "steps": STEPS, "images_seen": checkpoint.images_seen, **training_of(checkpoint)}
+    size: dict[str, object] = {"maps": len(maps), "steps": STEPS, "images_seen": checkpoint.images_seen}
+    size |= training_of(checkpoint, dataset)
     cases = [Case("training with the label 0", {"arm": "training", **size}, moved)]
     kept = model.pixelcnn.bias.detach().clone()
     cases.append(Case("no condition", {"arm": "none", **size}, {"bits_per_code": bits_per_code(model, maps)}))

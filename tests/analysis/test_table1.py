@@ -318,6 +318,12 @@ def test_an_export_keeps_a_files_rows_of_other_configurations(tmp_path: Path) ->
     assert [result_.value for _, result_ in read_results(tmp_path)] == [2.0, 1.8]
 
 
+def test_the_readme_has_the_table_of_what_is_published(table: Table) -> None:
+    printed = table("--published", "--format", "md", "--results", str(PROJECT / "results")).strip()
+    assert printed.count("\n") > 2 and "| train images |" in printed  # a title that only text breaks
+    assert printed in (PROJECT / "README.md").read_text()
+
+
 @pytest.mark.slow
 def test_what_is_exported_is_what_is_shown_later(tracker: str, table: Table, tmp_path: Path) -> None:
     folder = tmp_path / "results"
@@ -344,7 +350,9 @@ def test_what_is_exported_is_what_is_shown_later(tracker: str, table: Table, tmp
     assert rows["cifar10", "vqvae"]["published"][0] == {"file": "table1.json", **as_json(published["cifar10", "vqvae"])}
     assert ("boxing", "my_model") in rows
     printed = table(*elsewhere)
-    assert "table1.json" in printed and "pub-" in printed and max(map(len, printed.splitlines()[1:])) <= WIDTH
+    assert (
+        "Published in table1.json" in printed and "pub-" in printed and max(map(len, printed.splitlines()[1:])) <= WIDTH
+    )
     assert not any(
         row["published"] for row in rows_of(table(*elsewhere, "--format", "json", "--split", "valid")).values()
     )
@@ -360,6 +368,9 @@ def test_what_is_exported_is_what_is_shown_later(tracker: str, table: Table, tmp
         (["--tracking-uri", "mlflow.db"], "allowed are sqlite"),
         (["--tracking-uri", "http://127.0.0.1:1"], "does not answer"),
         (["--export", "x.json"], "no run to publish"),
+        (["--published", "--format", "csv"], "--format is csv; allowed with --published is one of text, md, latex"),
+        (["--published", "--export", "x.json"], "--export is given; --published reads no tracker"),
+        (["--published", "--split", "valid"], "has no published results of it"),
         (["--probe"], "has no weights of a vqvae of mnist; give --checkpoint"),
         (["--probe", "--checkpoint", "nowhere"], "--checkpoint is 'nowhere'"),
         (["--probe", "--images", "1"], "--images is 1; allowed is an integer >= 2"),
