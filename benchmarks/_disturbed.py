@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Place:
     command: Sequence[str]
     environment: Mapping[str, str]
     sweep: str = "beta_lr-digits"
-    experiment: str = "digits/beta_lr"
+    drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)  # that were started
 
     @property
     def log(self) -> Path:
@@ -43,7 +44,7 @@ class Place:
     def start(self) -> subprocess.Popen[bytes]:
         """The sweep's command, in a session of its own, as a shell would start it; its output is appended to a log."""
         with self.log.open("ab") as log:
-            return subprocess.Popen(
+            driver = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
                 env=dict(self.environment),
@@ -51,6 +52,8 @@ class Place:
                 stderr=log,
                 start_new_session=True,
             )
+        self.drivers.append(driver)
+        return driver
 
     def finish(self, driver: subprocess.Popen[bytes]) -> str:
         """Wait for the end; gives what this driver printed after the ranking began."""
@@ -72,12 +75,24 @@ class Place:
         """Reports in the journal."""
         return sum(event["kind"] == "report" for event in self.events())
 
+    def last_steps(self) -> dict[str, int]:
+        """Images seen at the last report of each run."""
+        return {event["run"]: event["step"] for event in self.events() if event["kind"] == "report"}
+
+    def continued(self) -> list[tuple[str, int]]:
+        """Runs that went on from a checkpoint, and the images that they had seen there, in the order of the log."""
+        text = self.log.read_text() if self.log.exists() else ""
+        found = re.findall(r"^trial (\S+): continues at ([\d,]+) images$", text, re.MULTILINE)
+        return [(run, int(seen.replace(",", ""))) for run, seen in found]
+
     def writing(self) -> set[str]:
         """Runs that have reported."""
         return {event["run"] for event in self.events() if event["kind"] == "report"}
 
     def finished(self) -> dict[int, tuple[str, float | None]]:
         """State and value of each trial that the study holds for over."""
+        if not (self.folder / "optuna.db").exists():  # nor shall it be made by whoever looks on
+            return {}
         try:
             study = optuna.load_study(study_name=self.sweep, storage=f"sqlite:///{self.folder}/optuna.db")
         except KeyError:  # not yet made
@@ -142,7 +157,10 @@ def check_run(place: Place, table: str, calm: Place | None, calm_table: str) -> 
 
 @contextmanager
 def places(root: Path, arguments: Sequence[str], **environment: str) -> Iterator[Any]:
-    """A maker of places: ``make("calm")`` is a folder with an empty tracker in which the command can run."""
+    """A maker of places: ``make("calm")`` is a folder with an empty tracker in which the command can run.
+
+    What still runs in them at the end of the block is ended.
+    """
     from mlflow import MlflowClient
 
     from vqvae_core.config import DataConfig
@@ -154,15 +172,20 @@ def places(root: Path, arguments: Sequence[str], **environment: str) -> Iterator
     variables["PYTHONPATH"] = str(SWEEPS.parent)
     made: list[Place] = []
 
-    def make(name: str, script: Path = SWEEPS / "beta_lr.py", **more: str) -> Place:
+    def make(name: str, script: Path = SWEEPS / "beta_lr.py", with_tracker: bool = True, **more: str) -> Place:
         folder = root / name
         folder.mkdir()
-        shutil.copy(root / "empty.db", folder / "mlflow.db")
+        if with_tracker:  # making one takes ten seconds
+            shutil.copy(root / "empty.db", folder / "mlflow.db")
         command = [sys.executable, str(script), "--dataset", "digits", "--data.root", str(root / "data"), *arguments]
         made.append(Place(folder, command, {**variables, **more}))
         return made[-1]
 
-    yield make
+    try:
+        yield make
+    finally:
+        for driver in [driver for place in made for driver in place.drivers if driver.poll() is None]:
+            end_all([psutil.Process(driver.pid), *below(driver.pid)])
 
 
 def below(pid: int, name: str = "") -> list[psutil.Process]:

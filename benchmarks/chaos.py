@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -32,6 +32,8 @@ from benchmarks._servers import free_port, mlflow_server
 SMALL = ["--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4", "--train.calibration_images", "64"]
 # One trial after the other: so the same history gives the same points, whenever it was broken off.
 BUDGET = ["--trials", "6", "--images", "13500", "--concurrent", "1"]
+# What Ray calls the processes that train: a TrialActor, as Tune wraps it, and a worker of Train's.
+ACTOR, WORKER = "ray::ResourceTrainable", "ray::RayTrainWorker"
 
 
 @dataclass
@@ -42,8 +44,27 @@ class Count:
     sweeps: int = 0
     restarts: int = 0  # of drivers that were lost with a node
     kept: int = 0  # finished trials, summed over the kills that they outlived
+    continued: int = 0  # times that a trial went on from its last report or later
     points: int = 0
-    moments: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Calm:
+    """A sweep that nobody disturbed, and how long it took."""
+
+    place: Place
+    table: str
+    seconds: float
+
+
+def undisturbed(make: Callable[[str], Place]) -> Calm:
+    """Run it."""
+    place, began = make("calm"), time.monotonic()
+    table = place.finish(place.start())
+    calm = Calm(place, table, time.monotonic() - began)
+    points = check_run(place, table, None, "")
+    print(f"undisturbed: {calm.seconds:.0f} s, {len(place.finished())} trials, {points} points{table}", flush=True)
+    return calm
 
 
 def kill_driver(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
@@ -51,6 +72,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
     kills = 0
     while True:
         before, events = place.finished(), len(place.events())
+        reported, known = place.last_steps(), len(place.continued())
         driver = place.start()
         if kills < most:
             # At any moment of its start, or of its work: most of the time of a short sweep is the start.
@@ -64,6 +86,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
         if driver.poll() is not None or kills >= most:
             table = place.finish(driver)
             check_kept(before, place.finished())
+            count.continued += check_continued(reported, place.continued()[known:])
             return table
         everything = dice.random() < 0.5
         victims = below(driver.pid)
@@ -76,6 +99,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
         check_kept(before, after)
         count.kills += 1
         count.kept += len(after)
+        count.continued += check_continued(reported, place.continued()[known:])
         who = "driver and all its processes" if everything else "driver"
         print(f"kill {count.kills}: {who} {moment}, {len(after)} trials over, {place.reports()} reports", flush=True)
 
@@ -87,11 +111,20 @@ def check_kept(before: dict[int, tuple[str, float | None]], after: dict[int, tup
             raise Wrong(f"trial {number:03d} was {end}, and then {after.get(number)}")
 
 
+def check_continued(reported: dict[str, int], continued: list[tuple[str, int]]) -> int:
+    """``Wrong`` when a trial went on from before its last report, by what had been ``reported`` then; counts them."""
+    for run, seen in continued:
+        if seen < reported.get(run, 0):
+            raise Wrong(f"trial {run} had reported {reported[run]} images and went on from {seen}")
+    return len(continued)
+
+
 def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count], str]:
     """SIGKILL of a process that trains, at random moments of one driver's sweep."""
 
     def kill(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
-        driver = place.start()
+        driver, kills = place.start(), 0
+        reported, known = place.last_steps(), 0
         for _ in range(most):
             reports = place.reports()
             # A trial that dies again and again without getting further is failed, and rightly.
@@ -101,14 +134,21 @@ def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count
             victims = below(driver.pid, name)
             if driver.poll() is not None or not victims:
                 continue
-            before = place.finished()
+            continued = place.continued()
+            count.continued += check_continued(reported, continued[known:])
+            before, reported, known = place.finished(), place.last_steps(), len(continued)
             end_all([dice.choice(victims)])
             count.kills += 1
+            kills += 1
             count.kept += len(before)
             print(f"kill {count.kills}: one of {len(victims)} {name}, {len(before)} trials over", flush=True)
             time.sleep(1)
             check_kept(before, place.finished())
-        return place.finish(driver)
+        table = place.finish(driver)
+        count.continued += check_continued(reported, place.continued()[known:])
+        if not kills:
+            raise Wrong(f"the sweep ended before there was a {name} to kill")
+        return table
 
     return kill
 
@@ -122,6 +162,7 @@ def kill_raylet(
     """
     flags = [f"--address={address}", "--num-cpus=2"]
     driver, before = place.start(), place.finished()
+    reported, known = place.last_steps(), 0
     for _ in range(most):
         name = root / f"node-{count.kills}"
         with ray_node(name, environment, *flags) as node:
@@ -131,7 +172,9 @@ def kill_raylet(
                     return place.finish(driver)
                 driver = place.start()
             time.sleep(dice.uniform(0, 3))
-            before = place.finished()
+            continued = place.continued()
+            count.continued += check_continued(reported, continued[known:])
+            before, reported, known = place.finished(), place.last_steps(), len(continued)
             end_all([psutil.Process(node.pid), *below(node.pid)])
         count.kills += 1
         count.kept += len(before)
@@ -143,7 +186,9 @@ def kill_raylet(
             if count.restarts > 2 * most:
                 break  # it says why
             driver = place.start()
-        return place.finish(driver)
+        table = place.finish(driver)
+    count.continued += check_continued(reported, place.continued()[known:])
+    return table
 
 
 def disturb_raylet(rounds: int, seed: int, root: Path) -> Count:
@@ -155,14 +200,11 @@ def disturb_raylet(rounds: int, seed: int, root: Path) -> Count:
         ray_head(folder / "head", environment, "--num-cpus=0") as address,
         places(root, [*SMALL, *BUDGET], RAY_AUTH_MODE="disabled", VQSWEEP_GROWS_TO="CPU=2") as make,
     ):
-        calm = make("calm")
-        table = calm.finish(calm.start())
-        points = check_run(calm, table, None, "")
-        print(f"undisturbed: {len(calm.finished())} trials, {points} points{table}", flush=True)
+        calm = undisturbed(make)
         while count.kills < rounds:
             place = make(f"disturbed-{count.sweeps}", RAY_ADDRESS=address)
             ours = kill_raylet(address, folder, environment, place, dice, rounds - count.kills, count)
-            count.points += check_run(place, ours, calm, table)
+            count.points += check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
     return count
 
@@ -179,10 +221,7 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
         ray_head(folder / "head", environment, "--num-cpus=8") as address,
         places(root, [*SMALL, *budget], RAY_ADDRESS=address, RAY_AUTH_MODE="disabled") as make,
     ):
-        calm = make("calm")
-        table = calm.finish(calm.start())
-        points = check_run(calm, table, None, "")
-        print(f"undisturbed: {len(calm.finished())} trials, {points} points{table}", flush=True)
+        calm = undisturbed(make)
         while count.kills < rounds:
             port = free_port()
             uri = f"http://127.0.0.1:{port}"
@@ -200,7 +239,7 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
             print(f"outage {count.kills}: {time.monotonic() - away:.0f} s, {kept} reports kept meanwhile", flush=True)
             with mlflow_server(store, artifacts, environment, port):
                 ours = place.finish(driver)
-            count.points += check_run(place, ours, calm, table)
+            count.points += check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
     return count
 
@@ -211,20 +250,16 @@ def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
     workers = ["--workers", "2", "--trials", "3"] if what == "worker" else []
     kill = {
         "driver": kill_driver,
-        "actor": kill_process("ray::TrialActor"),
-        "worker": kill_process("ray::RayTrainWorker"),
+        "actor": kill_process(ACTOR),
+        "worker": kill_process(WORKER),
     }[what]
     with places(root, [*SMALL, *BUDGET, *workers]) as make:
-        calm = make("calm")
-        began = time.monotonic()
-        table = calm.finish(calm.start())
-        longest = time.monotonic() - began
-        points = check_run(calm, table, None, "")
-        print(f"undisturbed: {longest:.0f} s, {len(calm.finished())} trials, {points} points{table}", flush=True)
+        calm = undisturbed(make)
         while count.kills < rounds:
-            place = make(f"disturbed-{count.sweeps}")
-            ours = kill(place, dice, rounds - count.kills, longest, count)
-            found = check_run(place, ours, calm, table)
+            # Every second one makes its tracker itself, and may be killed while it does.
+            place = make(f"disturbed-{count.sweeps}", with_tracker=count.sweeps % 2 == 0)
+            ours = kill(place, dice, rounds - count.kills, calm.seconds, count)
+            found = check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
             count.points += found
             print(f"sweep {count.sweeps}: as the undisturbed one, {found} points once each", flush=True)
@@ -238,6 +273,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     options.add_argument("--seconds", type=float, default=60, help="that a tracker is away (60)")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and with it ends what it has started
     with tempfile.TemporaryDirectory(prefix="vq", ignore_cleanup_errors=True) as folder:
         try:
             match chosen.what:
@@ -252,7 +288,8 @@ def main() -> None:
             raise SystemExit(1) from None
     print(
         f"{count.kills} kills ({chosen.what}) in {count.sweeps} sweeps: {count.kept} times a finished trial outlived "
-        f"one, none was lost; {count.points} metric points, each once; all {count.sweeps} final tables as undisturbed"
+        f"one, none was lost; {count.continued} times a trial went on, always from its last report or later; "
+        f"{count.points} metric points, each once; all {count.sweeps} final tables as undisturbed"
     )
 
 

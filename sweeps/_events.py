@@ -26,7 +26,7 @@ from sweeps._journal import Journal
 from sweeps._objectives import FIRST, OBJECTIVES
 from sweeps._plan import Plan, point_text
 from sweeps._search import NotPickled, TrialSpec, taken_reason
-from sweeps._trial import ERROR
+from sweeps._trial import shown_of
 from vqvae_core.overrides import flatten, run_key
 
 if TYPE_CHECKING:
@@ -156,10 +156,8 @@ class Events(NotPickled, Callback):
 
     def _end(self, spec: TrialSpec, state: str, reason: str, further: Mapping[str, str] | None = None) -> None:
         row = self.board.end(spec.run, state, reason)
-        pictures = sorted(spec.folder.glob("*.png")) if state != "stopped" else []
-        for path in (*pictures, spec.folder / ERROR):
-            if state != "stopped" and path.exists():
-                self.journal.add("artifact", spec.run, path=str(path))
+        for path in shown_of(spec.folder) if state != "stopped" else ():
+            self.journal.add("artifact", spec.run, path=str(path))
         tags = {"status.reason": reason, "trial.state": state, "mlflow.note.content": note(spec, reason)}
         tags |= further or {}
         self.journal.add("end", spec.run, state=state, tags=tags)

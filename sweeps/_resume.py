@@ -13,6 +13,7 @@ from sweeps._board import Board, Row
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._search import TrialSpec, settle
+from sweeps._trial import shown_of
 from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import Experiment
 from vqvae_core.overrides import difference, flatten
@@ -33,6 +34,8 @@ def restore(plan: Plan, study: optuna.Study, board: Board, journal: Journal) -> 
         if row.run not in journal.ended and row.run in journal.started:
             if row.metrics:
                 journal.add("report", row.run, step=row.images_seen, metrics=row.metrics)
+            for path in shown_of(plan.folder / "trials" / row.run):
+                journal.add("artifact", row.run, path=str(path))
             journal.add("end", row.run, state=row.state, tags={"status.reason": row.reason, "trial.state": row.state})
 
 

@@ -125,6 +125,7 @@ class OptunaSearcher(NotPickled, Searcher):
         """A trial that was left running, else a new one, as long as there is any to come."""
         if self._left:
             number = self._left.pop(0)
+            self.study.sampler = sampler(self.plan, number)  # for what the last driver had not yet asked
             return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
         if self._asked >= self.plan.trials:
             return None

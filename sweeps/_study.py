@@ -102,9 +102,9 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage) -> optuna.Study
                 f"or --fresh to start over under a new name"
             )
     else:
-        study.set_user_attr("identity", json.dumps(identity))
         study.set_user_attr("sweep.id", f"{plan.name}-{uuid.uuid4().hex[:8]}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([LABELS[name] for name in plan.objectives])  # on the axes of optuna-dashboard
+        study.set_user_attr("identity", json.dumps(identity))  # last: whoever has one has the others too
     return study

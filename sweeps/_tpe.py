@@ -25,7 +25,10 @@ class Tpe(optuna.samplers.TPESampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        self._seen = self._seen or seen_of(study)
+        if self._seen is None:
+            self._seen = seen_of(study)
+            for name, distribution in trial.distributions.items():  # of a driver that died between two: drawn again,
+                super().sample_independent(self._seen, trial, name, distribution)  # so that the rest is the same
         return super().sample_independent(self._seen, trial, param_name, param_distribution)
 
 

@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeps._database import make_database
 from sweeps._journal import Event, Journal
 from vqvae_core.overrides import first_line
 
@@ -266,13 +267,15 @@ def _tags(event: Event) -> list[Any]:
 
 
 def client_of(uri: str) -> MlflowClient:
-    """MLflow's client for a tracking URI, which says nothing of its troubles."""
+    """MLflow's client for a tracking URI, which says nothing of its troubles; the file of ``sqlite:///`` is made."""
     import logging
 
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # of its troubles we tell ourselves
+    if uri.startswith("sqlite:///"):
+        make_database(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
     return MlflowClient(uri)
 
 

@@ -74,6 +74,11 @@ def failure_of(error: BaseException, folder: Path) -> Result:
     return {"failed": f"{type(error).__name__}: {reason}"[:500], "done": True}
 
 
+def shown_of(folder: Path) -> list[Path]:
+    """What the tracker is given of a trial that is over: its pictures, and what it failed of."""
+    return [*sorted(folder.glob("*.png")), *folder.glob(ERROR)]
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Be the only process that trains in a trial's folder: the one before us may be dying, or cut off from its driver.

@@ -1,28 +1,72 @@
-"""A few rounds of ``make chaos``: the benchmark's own counts and comparisons, with its own programs."""
+"""A few rounds of ``make chaos``: the benchmark's own kills and comparisons, against one undisturbed sweep."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import chaos
-from benchmarks._disturbed import Wrong, check_equal
+from benchmarks._disturbed import Place, Wrong, check_equal, check_run, places
+from benchmarks._nodes import plain_environment, ray_head, short_folder
 
-ROOT = Path(__file__).parents[1]
+BUDGET = ["--trials", "4", "--images", "4500", "--concurrent", "1"]
+CLUSTER = {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "VQSWEEP_GROWS_TO": "CPU=2"}
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Place]]:
+    with places(tmp_path_factory.mktemp("chaos"), [*chaos.SMALL, *BUDGET], **CLUSTER) as maker:
+        yield maker
+
+
+@pytest.fixture(scope="module")
+def calm(make: Callable[..., Place]) -> chaos.Calm:
+    return chaos.undisturbed(make)
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.chaos", "--rounds", "3", "--seed", "1"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("3 kills (driver) in ")
-    assert "none was lost" in done.stdout
+def test_a_driver_that_is_killed_again_and_again(make: Callable[..., Place], calm: chaos.Calm) -> None:
+    count = chaos.Count()
+    place = make("driver")
+    table = chaos.kill_driver(place, random.Random(1), 3, calm.seconds, count)
+    assert count.kills == 3
+    assert check_run(place, table, calm.place, calm.table) > 100
+
+
+@pytest.mark.slow
+def test_a_trials_actor_that_is_killed_goes_on_from_its_last_report(
+    make: Callable[..., Place], calm: chaos.Calm
+) -> None:
+    count = chaos.Count()
+    place = make("actor")
+    table = chaos.kill_process(chaos.ACTOR)(place, random.Random(1), 2, 0, count)
+    assert count.kills == count.continued == 2
+    check_run(place, table, calm.place, calm.table)
+
+
+@pytest.mark.slow
+def test_a_train_worker_that_is_killed_goes_on_from_its_last_report(make: Callable[..., Place]) -> None:
+    count = chaos.Count()
+    place = make("worker")
+    place = replace(place, command=[*place.command, "--workers", "2", "--trials", "1"])
+    table = chaos.kill_process(chaos.WORKER)(place, random.Random(1), 1, 0, count)
+    assert count.kills == count.continued == 1
+    assert check_run(place, table, None, "") > 100
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_with_its_raylet(make: Callable[..., Place], calm: chaos.Calm, tmp_path: Path) -> None:
+    count = chaos.Count()
+    environment = plain_environment(tmp_path, **CLUSTER)
+    with short_folder() as folder, ray_head(folder / "head", environment, "--num-cpus=0") as address:
+        place = make("node", RAY_ADDRESS=address)
+        table = chaos.kill_raylet(address, folder, environment, place, random.Random(1), 1, count)
+    assert count.kills == 1
+    check_run(place, table, calm.place, calm.table)
 
 
 def test_a_trial_that_is_no_longer_what_it_was_is_wrong() -> None:
@@ -39,3 +83,10 @@ def test_a_point_that_is_missing_or_another_is_wrong() -> None:
     for other in ({("000", "valid/mse", 100): 0.5}, {**points, ("000", "valid/mse", 100): 0.50001}):
         with pytest.raises(Wrong, match="1 points differ: both"):
             check_equal("both", points, other)
+
+
+def test_a_trial_that_goes_on_from_before_its_last_report_is_wrong() -> None:
+    reported = {"000": 500, "001": 1000}
+    assert chaos.check_continued(reported, [("000", 500), ("001", 1500), ("002", 500)]) == 3
+    with pytest.raises(Wrong, match="trial 001 had reported 1000 images and went on from 500"):
+        chaos.check_continued(reported, [("001", 500)])

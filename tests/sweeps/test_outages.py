@@ -23,7 +23,9 @@ from mlflow import MlflowClient
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._study import open_storage, open_study
-from sweeps._tracker import SWEEP, Tracker
+from sweeps._tracker import SWEEP, Tracker, client_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -166,6 +168,28 @@ class TestTracker:
         assert len(client.search_runs([experiment.experiment_id])) == 3
 
 
+KILLED = """
+import os, signal, sys
+import sqlalchemy
+from sweeps._tracker import client_of
+@sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "before_cursor_execute")
+def kill(connection, cursor, statement, *more):
+    if statement.strip().startswith("DROP TABLE"):  # of one that has been replaced by another
+        os.kill(os.getpid(), signal.SIGKILL)
+client_of(sys.argv[1]).search_experiments()
+"""
+
+
+@pytest.mark.slow
+def test_a_tracker_that_a_killed_driver_had_half_made_is_made(tmp_path: Path) -> None:
+    """MLflow itself cannot go on from there ("duplicate column name: step"): it repeats the step that was half done."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    done = subprocess.run([sys.executable, "-c", KILLED, uri], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert client_of(uri).search_experiments()
+    assert (tmp_path / "mlflow.db").exists()
+
+
 class Server:
     """An MLflow server of our own, behind a door that can be slow or shut."""
 
@@ -184,6 +208,7 @@ class Server:
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         log = (self.folder / "server.log").open("ab")
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes, for language models
         self._process = subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )

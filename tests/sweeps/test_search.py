@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -10,7 +11,10 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from sweeps._board import Board
+from sweeps._journal import Journal
 from sweeps._plan import Plan
+from sweeps._resume import restore, row_of
 from sweeps._search import OptunaSearcher, TrialSpec
 from sweeps._study import fresh_name, open_storage, open_study
 
@@ -155,10 +159,8 @@ def test_a_conditional_space_goes_through_to_the_experiment(make: Callable[..., 
 
 def test_a_conditional_space_goes_through_to_the_end_of_a_sweep(make: Callable[..., Plan]) -> None:
     """Known points, study, continued study, ranking and importance, all with points of different dimensions."""
-    from sweeps._board import Board
     from sweeps._importance import importance, importance_text
     from sweeps._ranking import ranking
-    from sweeps._resume import row_of
     from sweeps._space import Sweep, choice, log_uniform, only_if
 
     space = {
@@ -229,3 +231,72 @@ def test_two_sweeps_on_one_database_do_not_see_each_other(make: Callable[..., Pl
         assert searcher.suggest("one too many") == Searcher.FINISHED
     # The same seed and the same ends give the same points: what the other one did has no part in it.
     assert [s.point for s in both[0][1].values()][:5] == [s.point for s in both[1][1].values()][:5]
+
+
+def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch, owner: type, *names: str) -> None:
+    """From now on, the driver is killed as it calls one of some methods once more than so many times."""
+    left = iter(range(calls))
+
+    def until_then(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return method(*args, **more)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(owner, name, until_then(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("drawn", [0, 1])
+@pytest.mark.parametrize("ended", [4, 12], ids=["at random", "by TPE"])
+def test_a_point_that_a_killed_driver_had_half_drawn_is_what_it_would_have_been(
+    ended: int, drawn: int, make: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("whole", "broken"):
+        plan = make("--trials", "14", "--name", name)
+        searcher, specs = searcher_of(plan, open_study(plan, open_storage(plan.storage)))
+        for number in range(ended):
+            searcher.suggest(str(number))
+            searcher.on_trial_complete(str(number), result(plan.base.train.images, number / 10))
+        if name == "broken":
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                killed_after(drawn, patch, optuna.Trial, "suggest_float")
+                searcher.suggest("x")
+            searcher, specs = searcher_of(plan, open_study(plan, open_storage(plan.storage)))
+        searcher.suggest("x")
+        assert specs["x"].number == ended
+        found.append(specs["x"].point)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("done", range(3))
+def test_a_study_that_a_killed_driver_had_half_made_is_made(
+    done: int, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        killed_after(done, patch, optuna.Study, "set_user_attr", "set_metric_names")
+        open_study(plan, open_storage(plan.storage))
+    study = open_study(plan, open_storage(plan.storage))
+    assert {"identity", "sweep.id"} <= set(study.user_attrs)
+    assert study.metric_names == ["bits/dim"]
+    assert open_study(plan, open_storage(plan.storage)).user_attrs == study.user_attrs
+
+
+def test_an_end_that_a_killed_driver_told_the_study_alone_is_told_the_tracker_too(plan: Plan) -> None:
+    study, journal = open_study(plan, open_storage(plan.storage)), Journal(plan.folder)
+    searcher = OptunaSearcher(plan, study, lambda _, spec: journal.add("start", spec.run))
+    folder = Path(searcher.suggest("a")["folder"])
+    folder.mkdir(parents=True)
+    (folder / "reconstructions.png").touch()
+    searcher.on_trial_complete("a", result(900, 4.0))
+    for _ in range(2):
+        restore(plan, study, Board(6, 1), journal)
+        events = [event for _, event in journal.untold()]
+        assert [event["kind"] for event in events] == ["start", "report", "artifact", "end"]
+    assert events[1]["metrics"] == {"valid/bits_per_dim": 4.0}
+    assert events[2]["path"] == str(folder / "reconstructions.png")
+    assert events[3]["tags"]["status.reason"] == "trained on all 900 images"
+    journal.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,13 +72,18 @@ def make(folder: Path, name: str, source: sources.Source) -> Dataset:
             kind = "data set" if path == folder else "folder"
             raise ValueError(f"{path} is in the way: it exists and is no {kind}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    lock = folder.with_name(f".{folder.name}.lock")
+    with FileLock(lock):
         if not (folder / "dataset.json").exists():  # another process may have made it while we waited
-            for left in folder.parent.glob(
-                f".{folder.name}.????????.tmp"
-            ):  # of a process that was killed in the middle
+            for left in folder.parent.glob(f".{folder.name}.????????.tmp"):  # of a process killed in the middle
                 shutil.rmtree(left, ignore_errors=True)
-            write(folder, name, source)
+            try:
+                write(folder, name, source)
+            except ValueError:  # a damaged source leaves nothing; who waits for the lock will find the same damage
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.parent.rmdir()
+                raise
     return open_dataset(folder)
 
 
