@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Python keeps what it has compiled, also where the shell says no: else every process compiles Ray, torch and MLflow anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A first result in minutes on two cores: few frames, a narrow model, a small budget. On a GPU leave it all out:
 #   make sweep SWEEP="--dataset boxing --trials 40"
 SWEEP ?= --dataset boxing --data.frames 2400 --trials 10 --images 5000 \

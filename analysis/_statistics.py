@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from analysis._sweep import Dimension, Sweep, Trial, as_number
 
@@ -91,13 +93,14 @@ def importance(sweep: Sweep) -> Comparison | None:
         return None
     ranks = ranked([value for _, value in found])
     parts = []
-    generator = random.Random(0)
+    shuffled = np.random.default_rng(0).permuted(np.tile(ranks, (SHUFFLES, 1)), axis=1)
     for dimension in sweep.dimensions:
         groups = neighbours(dimension, [trial.point.get(dimension.name) for trial, _ in found])
         if groups is None:
             continue
-        null = sorted(explained(groups, generator.sample(ranks, len(ranks))) for _ in range(SHUFFLES))
-        parts.append(Importance(dimension, max(0.0, explained(groups, ranks)), max(0.0, null[int(0.95 * SHUFFLES)])))
+        null = np.sort(explained(groups, shuffled))
+        share = float(explained(groups, [ranks])[0])
+        parts.append(Importance(dimension, max(0.0, share), max(0.0, float(null[int(0.95 * SHUFFLES)]))))
     parts.sort(key=lambda part: -part.share)
     return Comparison(budget, len(found), tuple(parts))
 
@@ -161,18 +164,16 @@ def equal_stretches(keys: Sequence[object]) -> list[tuple[int, int]]:
     return stretches
 
 
-def explained(groups: Neighbours, ranks: Sequence[float]) -> float:
-    """1 - squared error of the left-out predictions / that of the left-out mean; below 0 is worse than the mean."""
-    own = [ranks[i] for i in groups.order]
-    total, count = sum(own), len(own)
-    sums = [0.0]
-    for rank in own:
-        sums.append(sums[-1] + rank)
-    error = base = 0.0
-    for rank, (start, end) in zip(own, groups.stretch, strict=True):
-        others = end - start - 1
-        mean = (total - rank) / (count - 1)
-        guess = (sums[end] - sums[start] - rank) / others if others else mean
-        error += (rank - guess) ** 2
-        base += (rank - mean) ** 2
-    return 1 - error / base if base else 0.0
+def explained(groups: Neighbours, ranks: ArrayLike) -> NDArray[np.float64]:
+    """1 - squared error of the left-out predictions / that of the left-out mean; below 0 is worse than the mean.
+
+    For each row of ``ranks`` (S, N), one for each of N trials: (S,).
+    """
+    own = np.asarray(ranks, np.float64)[:, groups.order]
+    sums = np.pad(own.cumsum(1), ((0, 0), (1, 0)))
+    start, end = np.array(groups.stretch).T
+    others = end - start - 1
+    mean = (sums[:, -1:] - own) / (own.shape[1] - 1)
+    guess = np.where(others > 0, (sums[:, end] - sums[:, start] - own) / np.maximum(others, 1), mean)
+    error, base = ((own - guess) ** 2).sum(1), ((own - mean) ** 2).sum(1)
+    return np.where(base > 0, 1 - error / np.where(base > 0, base, 1), 0.0)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps._search import history_of
@@ -26,6 +25,9 @@ def importance(study: optuna.Study) -> dict[str, float]:
     ranked = sorted((trial for trial in study.get_trials(deepcopy=False) if trial.state in ENDED), key=_merit)
     if len(ranked) < FEWEST:
         return {}
+    # Here, for it brings scikit-learn along: two seconds that every start of a sweep would wait.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     copy = optuna.create_study(direction="minimize")
     for place, trial in enumerate(ranked):
         copy.add_trial(
@@ -35,7 +37,7 @@ def importance(study: optuna.Study) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about an interface that may change, and a space without any dimension
         evaluator = PedAnovaImportanceEvaluator(target_quantile=good)
-        found = optuna.importance.get_param_importances(copy, evaluator=evaluator)
+        found = get_param_importances(copy, evaluator=evaluator)
     return {name: share for name, share in found.items() if math.isfinite(share)}
 
 

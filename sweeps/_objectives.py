@@ -19,6 +19,7 @@ LABELS = {
     "seconds": "seconds",
     "foreground": "foreground error",
 }
+FORMATS = {"bits_per_dim": "{:.4f}", "parameters": "{:,.0f}", "seconds": "{:,.1f}", "foreground": "{:.4f}"}
 
 
 def checked(names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sweeps._board import Board, Row, by_merit
 from sweeps._display import number
-from sweeps._objectives import FIRST, LABELS, front, values_of
+from sweeps._objectives import FORMATS, LABELS, front, values_of
 from sweeps._plan import Plan, point_text, short
 from vqvae_core.intervals import interval, t95
 
@@ -123,12 +123,9 @@ def pareto_table(board: Board, objectives: Sequence[str]) -> str:
     lines = [["trial", *labels, "point"]]
     for row in pareto(board, objectives):
         values = values_of(row.metrics, objectives)
-        figures = [FIGURE_OF[name](value) for name, value in zip(objectives, values, strict=True)]
+        figures = [FORMATS[name].format(value) for name, value in zip(objectives, values, strict=True)]
         lines.append([row.run, *figures, point_text(row.point)])
     return f"Pareto front: no other trial beats these in {' and '.join(labels)}\n{table(lines)}"
-
-
-FIGURE_OF = {FIRST: number, "parameters": "{:,.0f}".format, "seconds": "{:,.1f}".format}
 
 
 def half_width(values: Sequence[float]) -> float:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +15,8 @@ from urllib.parse import quote
 import pytest
 from a_browser import Browser
 from made_up_sweep import measured, picture
+
+from benchmarks._servers import mlflow_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 pytest.importorskip("mlflow")
@@ -80,31 +77,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The sweep behind a real ``mlflow server`` on a free port."""
     folder = tmp_path_factory.mktemp("site")
     experiment, runs = write_sweep(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = (folder / "server.log").open("wb")
-    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        until(lambda: answers(f"{address}/health"), "the server's answer", 240)
+    with mlflow_server(f"sqlite:///{folder}/mlflow.db", folder / "artifacts", os.environ) as address:
         yield Site(address, experiment, runs)
-    finally:
-        os.killpg(server.pid, 15)  # it has workers of its own
-        server.wait(60)
-        log.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(address, timeout=5).close()
-    except (urllib.error.URLError, OSError):
-        return False
-    return True
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def until(condition: Callable[[], Any], what: str, patience: float = 90) -> Any:

@@ -2,7 +2,7 @@
 
 Run:  python -m tests.atari.chaos --frames 60000 --kills 20      (some minutes)
 
-``--actors`` 0, 1 and 2 run undisturbed. A fourth run with 2 actors is killed again and again, the driver or one of its
+Runs with 0, 1 and 2 actors are left alone. A further one with 2 is killed again and again, the driver or one of its
 actors, at random moments between its first second and the last array that it opens, and started again by the same
 command. One that ends before it is killed loses three of its episodes and its arrays, and goes on as well.
 """
@@ -130,13 +130,14 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--game", default="Boxing")
     options.add_argument("--frames", type=int, default=60_000)
     options.add_argument("--kills", type=int, default=20)
+    options.add_argument("--alone", type=int, nargs="+", default=[0, 1, 2], help="actors of the runs left alone")
     options.add_argument("--seed", type=int, default=0, help="of the moments")
     options.add_argument("--out", type=Path, default=Path("chaos"), help="a new folder, deleted at the end (chaos)")
     chosen = options.parse_args(arguments)
     chosen.out.mkdir(parents=True)
     try:
         found = {}
-        for actors in (0, 1, 2):
+        for actors in chosen.alone:
             folder = chosen.out / f"actors-{actors}"
             start = partial(collect, folder, chosen.game, chosen.frames, actors)
             finish(start(), start, folder)

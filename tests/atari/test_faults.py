@@ -270,11 +270,12 @@ def test_going_on_with_another_rom_emulator_or_policy_is_refused_with_both(colle
 
 
 @pytest.mark.slow
-def test_drivers_and_actors_killed_at_random_leave_the_same_bytes_as_any_number_of_actors(tmp_path):
+def test_drivers_and_actors_killed_at_random_leave_the_same_bytes_as_nobody(tmp_path):
     pytest.importorskip("ray")
     pytest.importorskip("psutil")
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.atari.chaos", "--frames", "1200", "--kills", "3", "--out", tmp_path / "c"]
+    command += ["--alone", "0"]  # more of them: test_ray.py
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("every file is the same\n") and done.stdout.count("files  ") == 4
+    assert done.stdout.endswith("every file is the same\n") and done.stdout.count("files  ") == 2

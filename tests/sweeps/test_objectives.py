@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from sweeps._board import Board
-from sweeps._objectives import checked, front, values_of
+from sweeps._board import Board, Row
+from sweeps._objectives import OBJECTIVES, checked, front, values_of
 from sweeps._plan import Plan
 from sweeps._ranking import pareto, pareto_table
 from sweeps._resume import row_of
@@ -86,6 +86,14 @@ def test_each_end_is_told_and_the_front_is_optunas(plan: Plan) -> None:
     lines = pareto_table(board, plan.objectives).splitlines()
     assert lines[1].split()[:4] == ["trial", "bits/dim", "parameters", "seconds"]
     assert lines[3].split()[:4] == ["000", "3.0000", "500", "9.0"]
+
+
+def test_every_objective_has_its_figure_in_the_table() -> None:
+    metrics = dict.fromkeys(OBJECTIVES.values(), 0.25)
+    board = Board(1, 1)
+    board.rows["000"] = Row("000", "TPE", {}, 0, "sweep", 100, state="complete", metrics=metrics)
+    lines = pareto_table(board, list(OBJECTIVES)).splitlines()
+    assert lines[3].split() == ["000", "0.2500", "0", "0.2", "0.2500"]
 
 
 def test_successive_halving_remembers_its_rungs_after_a_crash(plan: Plan) -> None:

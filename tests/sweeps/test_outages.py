@@ -208,6 +208,7 @@ class Server:
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         log = (self.folder / "server.log").open("ab")
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes, for language models
         self._process = subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )

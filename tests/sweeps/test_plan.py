@@ -171,9 +171,9 @@ def test_every_sweep_file_is_short_and_its_known_points_are_possible(name: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["beta_lr", "batch_size", "codebook"])
-def test_every_sweep_file_starts_as_a_program(name: str, workplace: Path) -> None:
-    command = [sys.executable, str(SWEEPS / f"{name}.py"), "--dataset", "digits", "--dry-run"]
+def test_a_sweep_file_starts_as_a_program(workplace: Path) -> None:
+    """This one; beta_lr.py and batch_size.py are started in test_sweep.py and test_preflight.py."""
+    command = [sys.executable, str(SWEEPS / "codebook.py"), "--dataset", "digits", "--dry-run"]
     done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"sweep     {name}-digits")
+    assert done.stdout.startswith("sweep     codebook-digits")
     assert not (workplace / "mlflow.db").exists()

@@ -204,12 +204,13 @@ def test_the_short_form_is_a_line_that_names_time_memory_and_disk(make: Callable
 @pytest.mark.slow
 def test_only_measuring_writes_neither_tracker_nor_study(tracked: Path, workplace: Path) -> None:
     (tracked / "mlflow.db").unlink()
-    command = [sys.executable, str(SWEEPS / "codebook.py"), "--dataset", "digits", "--trials", "4", "--images", "600"]
+    command = [sys.executable, str(SWEEPS / "batch_size.py"), "--dataset", "digits", "--trials", "4", "--images", "600"]
     command += ["--model.hidden", "8", "--train.calibration_images", "64", "--preflight", "--dry-run"]
     environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tracked, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     table = done.stdout[done.stdout.index("preflight, 20 steps of each corner:") :].splitlines()
     assert table[1].split()[:4] == ["batch", "memory", "s/step", "s/report"]
+    assert [line.split()[0] for line in table[2:-4]] == ["32", "128"]
     assert [line.split(":")[0] for line in table[-4:]] == ["memory", "trials at once", "time", "disk"]
     assert sorted(path.name for path in tracked.iterdir()) == ["data"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,11 +39,21 @@ def history(folder: Path, run: Run, metric: str = "valid/bits_per_dim") -> list[
     return sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric))
 
 
-@pytest.mark.parametrize("name", ["beta_lr", "batch_size", "codebook"])
-def test_every_sweep_file_runs(name: str, tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+CONFIRMED = ["--trials", "4", "--seeds", "2", "--confirm", "1"]  # two trials at a time
+SEARCHED = ["--trials", "3", "--concurrent", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("beta_lr", CONFIRMED), ("batch_size", SEARCHED), ("codebook", SEARCHED)],
+    ids=["beta_lr", "batch_size", "codebook"],
+)
+def test_every_sweep_file_runs(
+    name: str, options: list[str], tracked: Path, own_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep = importlib.import_module(f"sweeps.{name}").sweep
     codes = [] if name == "codebook" else CODES
-    launch(sweep, [*SMALL, *codes, "--trials", "4", "--images", "600", "--seeds", "2", "--confirm", "1"])
+    launch(sweep, [*SMALL, *codes, "--images", "600", *options])
     printed = capsys.readouterr().out
     assert "rank  trial" in printed
     assert "the report's point" in printed
@@ -67,7 +78,7 @@ def test_every_sweep_file_runs(name: str, tracked: Path, own_ray: None, capsys: 
         parts = metrics["valid/distortion"] + metrics["valid/rate_unigram"]
         assert metrics["valid/bits_per_dim"] == pytest.approx(parts)
     assert len({run.data.tags["trial.key"] for run in runs.values()}) == len(runs)
-    assert len([label for label in runs if "-seed-" in label]) == 1
+    assert len([label for label in runs if "-seed-" in label]) == (options == CONFIRMED)
 
     client = MlflowClient(f"sqlite:///{tracked}/mlflow.db")
     artifacts = {a.path for a in client.list_artifacts(runs[best].info.run_id)}
@@ -160,7 +171,7 @@ def test_a_front_and_sick_codebooks_reach_the_tracker(
 
 
 # One trial after the other, so that the same history gives the same points and decisions.
-LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "20000"]
+LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "6000"]
 LONG += ["--concurrent", "1"]
 
 
@@ -195,10 +206,15 @@ def test_a_driver_that_is_stopped_loses_nothing(
     if how != signal.SIGKILL:
         assert driver.returncode == INTERRUPTED
         assert "The same command continues it." in (tracked / "log").read_text()
-        assert runs_of(tracked, "digits/beta_lr")["000"].data.tags["trial.state"] == "stopped"
+        states = {name: run.data.tags["trial.state"] for name, run in runs_of(tracked, "digits/beta_lr").items()}
     done = subprocess.run(LONG, cwd=tracked, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "continuing: 0 trials are over, 1 were in flight" in done.stdout
+    told = re.search(r"continuing: (\d) trials are over, (\d) were in flight", done.stdout)
+    assert told, done.stdout
+    over, left = map(int, told.groups())  # a fast machine may have been a trial further than the third report
+    assert over + left >= 1 and over < 3
+    if how != signal.SIGKILL:
+        assert [states[name] for name in states if name != "beta_lr-digits"].count("stopped") == left
     assert done.stdout[done.stdout.index("rank ") :].split("\n\n")[0] in undisturbed[1]
     runs, expected = runs_of(tracked, "digits/beta_lr"), runs_of(undisturbed[0], "digits/beta_lr")
     for label in ("000", "001", "002"):
