@@ -219,7 +219,7 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
     environment = plain_environment(
         root, RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true"
     )
-    budget = ["--trials", "8", "--images", "9000", "--scheduler", "none", "--train.eval_every", "300"]
+    budget = ["--trials", "8", "--images", "18000", "--scheduler", "none", "--train.eval_every", "600"]
     with (
         short_folder() as folder,
         ray_head(folder / "head", environment, "--num-cpus=8") as address,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a repeated "create" makes two runs
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for each run, between ours
 
 PATIENCE = 60.0  # seconds for a tracker that does not answer as a sweep begins or ends
 TRIES = 5  # of what a tracker calls a bad request, before it is believed
