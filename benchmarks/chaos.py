@@ -167,8 +167,8 @@ def kill_raylet(
     for _ in range(most):
         name = root / f"node-{count.kills}"
         with ray_node(name, environment, *flags) as node:
-            reports = place.reports()
-            while not wait_for("a report", lambda reports=reports: place.reports() > reports, driver):
+            wanted = place.reports() + dice.randint(1, 6)
+            while not wait_for("reports", lambda wanted=wanted: place.reports() >= wanted, driver):
                 if driver.returncode == 0:
                     return place.finish(driver)
                 driver = place.start()
