@@ -77,8 +77,11 @@ def somebody() -> str | None:
 
 
 @contextmanager
-def postgres(*databases: str) -> Iterator[str]:
-    """A private PostgreSQL with some databases; gives its URL up to the database's name. Raises ``Missing``."""
+def postgres(*databases: str, fsync: bool = False) -> Iterator[str]:
+    """A private PostgreSQL with some databases; gives its URL up to the database's name. Raises ``Missing``.
+
+    With ``fsync`` it waits for the disk at every commit, as one whose data matter does.
+    """
     try:
         import psycopg2
     except ImportError:
@@ -91,7 +94,7 @@ def postgres(*databases: str) -> Iterator[str]:
         make = [initdb, "-D", str(folder / "data"), "-U", "vqsweep", "--auth=trust", "--no-sync", "--encoding=UTF8"]
         subprocess.run([*make, "--locale=C"], user=user, cwd=folder, check=True, capture_output=True)
         log = folder / "log"
-        flags = ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", "fsync=off"]
+        flags = ["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200", "-c", f"fsync={fsync}"]
         with log.open("wb") as output:
             running = subprocess.Popen(
                 [server, "-D", str(folder / "data"), "-p", str(port), "-k", str(folder), *flags],

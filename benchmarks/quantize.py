@@ -2,7 +2,7 @@
 
 Run:     python benchmarks/quantize.py
          python -m benchmarks.quantize --json
-Cost:    about a minute on one core
+Cost:    half a minute on one core
 
 16384 vectors, one thread, process CPU time, interleaved repeats. The naive way is |x|^2 - 2 x.e + |e|^2 over all N x K
 pairs and its argmin, as in the report's code. Memory is what is allocated besides the inputs at the worst moment, as

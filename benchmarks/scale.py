@@ -121,7 +121,7 @@ def main() -> None:
         most = choices[BEFORE[-1]]
         rows += rows_of("SQLite", plan, most)
         try:
-            with contextlib.nullcontext() if chosen.sqlite_only else postgres("studies", "tracker") as url:
+            with contextlib.nullcontext() if chosen.sqlite_only else postgres("studies", "tracker", fsync=True) as url:
                 if url:
                     there = replace(plan, storage=f"{url}studies", tracking_uri=f"{url}tracker")
                     rows += rows_of("PostgreSQL", there, most)

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from sweeps._asha import Rungs, metrics_of
 from sweeps._board import verdict
 from sweeps._cache import Found
+from sweeps._even import Evenly
 from sweeps._objectives import FIRST, OBJECTIVES, values_of
 from sweeps._plan import Plan
 from sweeps._space import Point, known_points, suggest
@@ -27,7 +28,7 @@ from vqvae_core.overrides import flatten
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-STARTUP = 10  # trials, the known points among them, before the searcher looks at any
+STARTUP = 16  # trials that have ended before the searcher looks at any; as many points of a Sobol sequence are balanced
 ON_THE_WAY = f"{FIRST} at "  # the user attributes that hold a trial's values where the study has several objectives
 
 
@@ -44,12 +45,14 @@ class TrialSpec:
     parent: str  # the run it belongs to
 
 
-def sampler(plan: Plan, number: int) -> optuna.samplers.BaseSampler:
-    """TPE for one trial: seeded by its number, so that a continued study does not repeat its first points.
+def sampler(plan: Plan, number: int, ended: int) -> optuna.samplers.BaseSampler:
+    """What proposes one trial, with so many ended before it: points spread evenly, then TPE.
 
-    Each dimension by itself, which also suits conditional spaces; taken together they were no better in
-    ``benchmarks.search_quality``.
+    Seeded by its number, so that a continued study does not repeat its first points. Each dimension by itself, which
+    also suits conditional spaces; taken together they were no better in ``benchmarks.search_quality``.
     """
+    if ended < STARTUP:
+        return Evenly(list(plan.sweep.space), plan.base.seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Optuna 4
         return Tpe(
@@ -123,13 +126,13 @@ class OptunaSearcher(NotPickled, Searcher):
 
     def _next(self) -> optuna.Trial | None:
         """A trial that was left running, else a new one, as long as there is any to come."""
-        if self._left:
-            number = self._left.pop(0)
-            self.study.sampler = sampler(self.plan, number)  # for what the last driver had not yet asked
-            return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+        number = self._left[0] if self._left else self._asked
+        ended = len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        self.study.sampler = sampler(self.plan, number, ended)
+        if self._left:  # the last driver may not have got to its point
+            return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[self._left.pop(0)]._trial_id)
         if self._asked >= self.plan.trials:
             return None
-        self.study.sampler = sampler(self.plan, self._asked)
         self._asked += 1
         return self.study.ask()
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqvae_core.minimise import minimise
+
 LEVELS = 256
 HALF_RANGE = (LEVELS - 1) / 2  # images in [-1, 1] are level / 127.5 - 1
 
@@ -92,28 +94,15 @@ def nll_per_image(kind: str, levels: Tensor, mean: Tensor, log_scale: float) -> 
 def fit_log_scale(kind: str, levels: Tensor, mean: Tensor) -> float:
     """The log of the one scale (in grey levels) under which ``levels`` are likeliest given ``mean``.
 
-    Golden-section search; the likelihood has one peak in log scale between 1/50 of a level and the whole range. In
-    float64: in float32 the cost is flat around the peak, and rounding errors would choose the scale's fourth digit.
+    The likelihood has one peak in log scale between 1/50 of a level and the whole range. In float64: in float32 the
+    cost is flat around the peak, and rounding errors would choose the scale's fourth digit.
     """
     levels, mean = levels.double(), mean.double()
 
     def cost(log_scale: float) -> float:
         return float(-LOG_MASS[kind](levels, mean, log_scale).mean())
 
-    low, high = math.log(0.02), math.log(LEVELS)
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    cost_left, cost_right = cost(left), cost(right)
-    while high - low > 1e-6:
-        if cost_left < cost_right:
-            high, right, cost_right = right, left, cost_left
-            left = high - ratio * (high - low)
-            cost_left = cost(left)
-        else:
-            low, left, cost_left = left, right, cost_right
-            right = low + ratio * (high - low)
-            cost_right = cost(right)
-    return (low + high) / 2
+    return minimise(cost, math.log(0.02), math.log(LEVELS), tolerance=5e-7)
 
 
 def uniform_rate(num_latents: int, num_codes: int) -> float:
