@@ -128,7 +128,7 @@ def written(values: Sequence[float]) -> list[str]:
     unit = next((unit for unit in UNITS if most >= unit[1]), None) if most < 1e4 * finest else None
     words: list[str] = []
     for digits in range(2, 16):
-        words = [f"{v / unit[1]:.{digits}g}{unit[0]}" if unit and v else short(v, digits) for v in values]
+        words = [f"{v / unit[1]:.{max(digits, 3)}g}{unit[0]}" if unit and v else short(v, digits) for v in values]
         if len(set(words)) == len(set(values)):
             break
     return words

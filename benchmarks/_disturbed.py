@@ -71,6 +71,10 @@ class Place:
             return []
         return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
+    def events_of_trials(self) -> list[dict[str, Any]]:
+        """Those of them that tell of a trial."""
+        return [event for event in self.events() if event["run"] != "sweep"]
+
     def reports(self) -> int:
         """Reports in the journal."""
         return sum(event["kind"] == "report" for event in self.events())

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sweeps._objectives import FIRST, OBJECTIVES, values_of
 from sweeps._plan import Plan
 from sweeps._space import Point, known_points, suggest
 from sweeps._tpe import Tpe
+from sweeps._unseen import unseen
 from vqvae_core.batches import mix
 from vqvae_core.config import Experiment
 from vqvae_core.overrides import flatten
@@ -45,18 +47,21 @@ class TrialSpec:
     parent: str  # the run it belongs to
 
 
-def sampler(plan: Plan, number: int, ended: int) -> optuna.samplers.BaseSampler:
+def sampler(plan: Plan, number: int, ended: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
     """What proposes one trial, with so many ended before it: points spread evenly, then TPE.
 
-    Seeded by its number, so that a continued study does not repeat its first points. Each dimension by itself, which
-    also suits conditional spaces; taken together they were no better in ``benchmarks.search_quality``.
+    Seeded by its number, so that a continued study does not repeat its first points, and by how often it was asked for
+    one that is new. Each dimension by itself, which also suits conditional spaces; taken together they were no better
+    in ``benchmarks.search_quality``.
     """
+    again = (attempt,) if attempt else ()
     if ended < STARTUP:
-        return Evenly(list(plan.sweep.space), plan.base.seed, number)
+        seed = mix("again", plan.base.seed, attempt) % 2**32 if again else plan.base.seed
+        return Evenly(list(plan.sweep.space), seed, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of Optuna 4
         return Tpe(
-            seed=mix("tpe", plan.base.seed, number) % 2**32,
+            seed=mix("tpe", plan.base.seed, number, *again) % 2**32,
             n_startup_trials=STARTUP,
             multivariate=False,
             constant_liar=True,
@@ -128,12 +133,17 @@ class OptunaSearcher(NotPickled, Searcher):
         """A trial that was left running, else a new one, as long as there is any to come."""
         number = self._left[0] if self._left else self._asked
         ended = len(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-        self.study.sampler = sampler(self.plan, number, ended)
+        proposes = partial(sampler, self.plan, number, ended)
+        self.study.sampler = proposes()
         if self._left:  # the last driver may not have got to its point
             return optuna.Trial(self.study, self.study.get_trials(deepcopy=False)[self._left.pop(0)]._trial_id)
         if self._asked >= self.plan.trials:
             return None
         self._asked += 1
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            point = unseen(self.study, self.plan.sweep, flatten(self.plan.base), proposes)
+            if point is not None:
+                self.study.enqueue_trial(point)
         return self.study.ask()
 
     def _take(self, trial: optuna.Trial, found: Found) -> None:

@@ -121,6 +121,7 @@ def test_ticks_are_inside_and_can_be_told_apart(log: bool) -> None:
 def test_numbers_are_short() -> None:
     assert [short(v) for v in (0.0003, 12345.0, 1.5e6, 0.25, 64.0)] == ["3e-4", "12.35k", "1.5M", "0.25", "64"]
     assert written([0, 5000, 10000]) == ["0", "5k", "10k"]
+    assert written([100_000, 200_000, 300_000]) == ["100k", "200k", "300k"]
     assert written([2.62, 2.64, 2.66]) == ["2.62", "2.64", "2.66"]
     assert log_ticks(1e-3, 1.0, 5) == pytest.approx([1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0])
 

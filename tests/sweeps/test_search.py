@@ -250,13 +250,13 @@ def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch, owner: type, *name
 
 
 @pytest.mark.parametrize("drawn", [0, 1])
-@pytest.mark.parametrize("ended", [4, 12], ids=["at random", "by TPE"])
+@pytest.mark.parametrize("ended", [4, 17], ids=["evenly", "by TPE"])
 def test_a_point_that_a_killed_driver_had_half_drawn_is_what_it_would_have_been(
     ended: int, drawn: int, make: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for name in ("whole", "broken"):
-        plan = make("--trials", "14", "--name", name)
+        plan = make("--trials", "20", "--name", name)
         searcher, specs = searcher_of(plan, open_study(plan, open_storage(plan.storage)))
         for number in range(ended):
             searcher.suggest(str(number))
