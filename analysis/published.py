@@ -67,9 +67,14 @@ class Result:
 
 
 def row_of(model: str, config: Mapping[str, str]) -> str:
-    """The row of a configuration: what its sweep noted, else the model, with _mse when trained on squared errors."""
+    """The row of a configuration: what its sweep noted, else the model, with _mse when trained on squared errors.
+
+    vqvae_mse has the report's codebook, which is trained by gradients; any other kind is a row of its own.
+    """
     errors = config.get("model.scale") == "fitted" and config.get("model.likelihood") in ("logistic", "gaussian")
-    return config.get("row") or (f"{model}_mse" if errors else model)
+    codebook = config.get("model.quantizer", "gradient")
+    own = "" if codebook == "gradient" or not errors else f"_{codebook}"
+    return config.get("row") or (f"{model}{own}" if own == "_ema" else f"{model}{own}{'_mse' if errors else ''}")
 
 
 def read_results(folder: Path) -> list[tuple[str, Result]]:

@@ -167,8 +167,8 @@ def kill_raylet(
     for _ in range(most):
         name = root / f"node-{count.kills}"
         with ray_node(name, environment, *flags) as node:
-            reports = place.reports()
-            while not wait_for("a report", lambda reports=reports: place.reports() > reports, driver):
+            wanted = place.reports() + dice.randint(1, 6)
+            while not wait_for("reports", lambda wanted=wanted: place.reports() >= wanted, driver):
                 if driver.returncode == 0:
                     return place.finish(driver)
                 driver = place.start()
@@ -219,7 +219,7 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
     environment = plain_environment(
         root, RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true"
     )
-    budget = ["--trials", "8", "--images", "9000", "--scheduler", "none", "--train.eval_every", "300"]
+    budget = ["--trials", "8", "--images", "18000", "--scheduler", "none", "--train.eval_every", "600"]
     with (
         short_folder() as folder,
         ray_head(folder / "head", environment, "--num-cpus=8") as address,

@@ -100,5 +100,12 @@ class Board:
             return None
         waiting = self.planned - len(self.rows)
         mean = sum(over) / len(over)
-        running = sum(max(0.0, mean - row.seconds) for row in self.rows.values() if row.state == "running")
+        running = sum(seconds_to_its_end(row, mean) for row in self.rows.values() if row.state == "running")
         return (waiting * mean + running) / self.concurrent
+
+
+def seconds_to_its_end(row: Row, mean: float) -> float:
+    """How long a run still takes at the speed that it had; before its first report, what others took in the mean."""
+    if row.images_seen and row.seconds:
+        return row.seconds * max(0, row.budget - row.images_seen) / row.images_seen
+    return mean

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # Exit statuses of a sweep that ends before its last trial does.
 INTERRUPTED = 130  # it was asked to stop, as any program that is ended by Ctrl-C
 NO_ROOM = 1  # a disk is full
+NOTHING = 1  # no trial came to its end
 SPENT = 0  # its budget is used up, which is what was asked for
 
 PROJECT = Path(__file__).resolve().parents[1]

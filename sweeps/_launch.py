@@ -18,7 +18,7 @@ from sweeps._budget import Meter
 from sweeps._cache import Cache
 from sweeps._cluster import connect
 from sweeps._display import Display, open_display, progress
-from sweeps._events import INTERRUPTED, NO_ROOM, SPENT, Events, code_tags, command, hardware
+from sweeps._events import INTERRUPTED, NO_ROOM, NOTHING, SPENT, Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
 from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
 from sweeps._first import encode_for, parent_of
@@ -146,7 +146,7 @@ class Run:
             self._stopped()
         self._close(finished)
         if finished:
-            return 0
+            return 0 if self.board.count("complete") else NOTHING
         if self.stop.status == NO_ROOM:
             print(full(self.stop.reason), file=sys.stderr)
         return self.stop.status

@@ -176,6 +176,13 @@ def base_experiment(sweep: Sweep, settings: Settings) -> Experiment:
         changes["data.root"] = os.environ["VQSWEEP_DATA"]
     if settings.images:
         changes["train.images"] = settings.images
+    for flag, given, name in (
+        ("--dataset", settings.dataset, "data.name"),  # which chooses the preset too
+        ("--images", settings.images, "train.images"),
+        ("--data-source", settings.data_source, "data.source"),
+    ):
+        if name in settings.overrides and given is not None:
+            raise ValueError(f"--{name} is {settings.overrides[name]} beside {flag} {given}; allowed is one, {flag}")
     swept = set(sweep.space) & set(settings.overrides)
     if swept:
         name = swept.pop()
@@ -234,6 +241,8 @@ def share_out(plan: Plan, settings: Settings) -> Plan:
             if wanted is not None
             else f"--workers is {workers}; allowed is up to {gpus}, the GPUs of {plan.cluster}"
         )
+    if plan.base.train.device == "cuda" and not gpus:
+        raise ValueError(f"train.device is 'cuda'; allowed is auto or cpu on {plan.cluster}")
     if workers > cpus:
         raise ValueError(f"--workers is {workers}; allowed is up to {cpus}, the CPUs of {plan.cluster}")
     most = int(cpus // workers)

@@ -57,7 +57,7 @@ def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str]
             value = kind(text.replace("_", ""))
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}") from None
-        if value < least:
+        if not value >= least:  # nor is NaN
             raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}")
         return value
 

@@ -6,6 +6,7 @@ The thread reads the journal; a tracker that is away, slow or locked is tried ag
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # a repeated "create" makes two runs
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for each run, between ours
 
+PAGES = ("/health", "/api/2.0/mlflow/experiments/search?max_results=1")  # an MLflow server has both
 PATIENCE = 60.0  # seconds for a tracker that does not answer as a sweep begins or ends
 TRIES = 5  # of what a tracker calls a bad request, before it is believed
 
@@ -40,19 +43,15 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "stopp
 def check(uri: str) -> None:
     """``ValueError`` when nothing answers at a tracking URI, in seconds; writes nothing."""
     if uri.startswith(("http://", "https://")):
-        try:
-            urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
-        except urllib.error.HTTPError:
-            return  # someone answers; whether it is MLflow, and lets us in, shows when we write
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            raise ValueError(
-                f"the tracking URI {uri} does not answer ({reason}); is `mlflow server` running?"
-            ) from None
+        statuses = [answer(uri.rstrip("/") + page, uri) for page in PAGES]
+        if set(statuses) == {404}:  # other errors are a server's that wants a password, or is at its start
+            raise ValueError(f"the tracking URI {uri} is answered by a server that is no MLflow: it has no {PAGES[0]}")
     elif uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"the tracking URI {uri} is no place to write: {folder} is not a writable folder")
+        path = Path(uri.removeprefix("sqlite:///"))
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise ValueError(f"the tracking URI {uri} is no place to write: {path.parent} is not a writable folder")
+        if path.exists() and not is_database(path):
+            raise ValueError(f"the tracking URI {uri} is no tracker: {path} is no SQLite database that can be written")
     elif "://" in uri and not uri.startswith("file:"):
         try:
             reach(uri)  # MLflow itself would try for two minutes
@@ -61,6 +60,26 @@ def check(uri: str) -> None:
             raise ValueError(f"the tracking URI {uri} does not answer ({first_line(error)})") from None
     else:
         raise ValueError(f"the tracking URI is {uri!r}; allowed are sqlite:///file.db, postgresql://... and http://...")
+
+
+def answer(page: str, uri: str) -> int:
+    """The status with which a server answers; ``ValueError``, which names the tracking URI, where nobody does."""
+    try:
+        with urllib.request.urlopen(page, timeout=5) as found:
+            return int(found.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ValueError(f"the tracking URI {uri} does not answer ({reason}); is `mlflow server` running?") from None
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is an SQLite database, or empty as one that was just made, and may be written."""
+    if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
+        return False
+    with path.open("rb") as file:
+        return file.read(16) in (b"", b"SQLite format 3\0")
 
 
 def reach(uri: str) -> None:

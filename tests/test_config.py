@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vqvae_core import config
+from vqvae_core import config, presets
 from vqvae_core.config import Checked, DataConfig, Experiment, TrainConfig, VQVAEConfig, plain_types, type_hints
 from vqvae_core.overrides import describe_fields
 from vqvae_core.presets import PRESETS, tiny
@@ -138,3 +138,10 @@ def test_help_names_every_field_with_its_value() -> None:
     for name in ("data.name cifar10", "model.num_codes 512", "train.lr 0.0003", "seed 0"):
         assert f"--{name}\n" in text
     assert "(an integer >= 2)" in text and "(one of gradient, ema, frozen, fsq)" in text
+
+
+def test_every_preset_is_a_function_of_its_module() -> None:
+    for name, preset in PRESETS.items():
+        assert getattr(presets, name)() == preset()
+    with pytest.raises(AttributeError, match="there is no preset 'mnist_gan'"):
+        presets.mnist_gan  # noqa: B018

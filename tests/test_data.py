@@ -355,6 +355,11 @@ class TestNames:
         with pytest.raises(ValueError, match=r"^data\.size is 16; allowed is 0 for what is prepared already"):
             prepare(DataConfig("mine", str(tmp_path), size=16))
 
+    @pytest.mark.parametrize("name", ["mnist", "boxing", "digits"])
+    def test_a_name_that_means_other_images_is_refused(self, name: str, png_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=rf"--name is '{name}'; allowed is a name that no known data set has"):
+            import_folder(png_folder, name, tmp_path / "data", 8, grey=False)
+
     def test_what_is_in_the_way_is_named(self, png_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(ValueError, match=r"file is in the way: it exists and is no folder"):

@@ -234,3 +234,10 @@ def preset_for(dataset: str, model: str) -> Experiment:
         raise ValueError(f"there is no preset for model {model!r}; allowed is one of {models}")
     base = PRESETS[f"cifar10_{model}"]()
     return replace(base, data=DataConfig(dataset))
+
+
+def __getattr__(name: str) -> Callable[[], Experiment]:
+    """Presets that are made of others, ``mnist_vae`` of ``mnist_vqvae``, are functions of this module as those are."""
+    if name in PRESETS:
+        return PRESETS[name]
+    raise AttributeError(f"there is no preset {name!r}")

@@ -272,9 +272,16 @@ def test_rows_of_one_model_that_were_trained_differently_are_rows_of_their_own(t
         made_up_run(3, 1.8, **errors, row="vqvae_ema"),
         made_up_run(4, 1.9, **{**errors, "model.scale": "global"}),
         made_up_run(5, 2.1),  # nothing is known of its training
+        made_up_run(6, 1.7, **errors, **{"model.quantizer": "ema"}),  # of a sweep that noted no row
+        made_up_run(7, 1.6, **errors, **{"model.quantizer": "frozen"}),
     ]
     ours = best_of_each(runs, {}, "test")
-    assert {key[2]: found.value for key, found in ours.items()} == {"vqvae_mse": 2.0, "vqvae": 1.5, "vqvae_ema": 1.8}
+    assert {key[2]: found.value for key, found in ours.items()} == {
+        "vqvae_mse": 2.0,
+        "vqvae": 1.5,
+        "vqvae_ema": 1.7,
+        "vqvae_frozen_mse": 1.6,
+    }
     assert ours["mnist", "vqvae", "vqvae"].bounds == pytest.approx({"s1": 1.499, "s10": 1.49, "s50": 1.45})
     assert (ours["mnist", "vqvae", "vqvae"].bound_images, ours["mnist", "vqvae", "vqvae"].unigram_pixels) == (
         256,

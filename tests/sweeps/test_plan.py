@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from sweeps._cluster import Cluster
 from sweeps._launch import launch
 from sweeps._plan import Plan, describe_plan
 from sweeps._space import Sweep
+from sweeps._tracker import check
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -77,6 +80,11 @@ MISTAKES = {
     "a field without value": (["--model.num_codes"], "--model.num_codes needs a value"),
     "no tracker there": (["--tracking-uri", "http://127.0.0.1:9"], "http://127.0.0.1:9 does not answer"),
     "a tracker of an unknown kind": (["--tracking-uri", "somewhere"], "allowed are sqlite:///file.db"),
+    "a tracker that is a text": (["--tracking-uri", f"sqlite:///{__file__}"], "test_plan.py is no SQLite database"),
+    "a tracker that is a folder": (["--tracking-uri", "sqlite:///."], "is no SQLite database"),
+    "GPUs that are no number": (["--gpus-per-trial", "nan"], "--gpus-per-trial: 'nan'; allowed is a number >= 0"),
+    "two budgets": (["--images", "64", "--train.images", "96"], "allowed is one, --images"),
+    "two data sets": (["--data.name", "mnist"], "--data.name is mnist beside --dataset digits"),
     "a study in no folder": (["--storage", "sqlite:///no/such/folder/optuna.db"], "allowed is a place to write"),
     "results in a file": (["--out", __file__], "test_plan.py is not a writable folder"),
     "less than a batch": (["--images", "5"], "train.images is 5; allowed is at least train.batch_size"),
@@ -105,6 +113,38 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert printed.err.count("\n") == 1
     assert expected in printed.err
     assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_gpu_is_not_asked_of_a_cluster_without_one(
+    make: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for gpus, allowed in ((0, False), (1, True)):  # the GPUs may be in other machines than the driver's
+        monkeypatch.setattr("sweeps._plan.find", lambda with_groups=False, gpus=gpus: Cluster(2, gpus, "local"))
+        if allowed:
+            assert make("--train.device", "cuda").gpus_per_worker == 1
+        else:
+            with pytest.raises(ValueError, match=r"^train\.device is 'cuda'; allowed is auto or cpu on this machine"):
+                make("--train.device", "cuda")
+
+
+def test_a_server_that_is_no_mlflow_is_not_taken_for_a_tracker() -> None:
+    class Nothing(BaseHTTPRequestHandler):
+        status = 404
+
+        def do_GET(self) -> None:
+            self.send_error(self.status)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(ValueError, match=r"is no MLflow: it has no /health"):
+            check(uri)
+        Nothing.status = 401  # a password is asked for: whether ours is right shows when we write
+        check(uri)
+        server.shutdown()
 
 
 def test_a_swept_field_cannot_be_fixed_too(

@@ -99,4 +99,8 @@ def test_the_estimate_of_the_time_left() -> None:
     made.planned = 4
     assert Board(3, 1).seconds_left() is None
     made.rows["000"].seconds, made.rows["001"].seconds = 10.0, 4.0
-    assert made.seconds_left() == pytest.approx((2 * 10 + 6) / 2)
+    assert made.rows["001"].budget == 100
+    made.rows["001"].images_seen = 0
+    assert made.seconds_left() == pytest.approx((2 * 10 + 10) / 2)
+    made.rows["001"].images_seen = 25  # at its own speed it needs three times as long again
+    assert made.seconds_left() == pytest.approx((2 * 10 + 12) / 2)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from vqvae_core.config import DATA_NAME, DataConfig
 from vqvae_core.data.folder import Dataset, open_dataset, prepared
-from vqvae_core.data.prepare import KNOWN, make, prepare
+from vqvae_core.data.prepare import make, prepare
 from vqvae_core.data.sources import image_folder
 from vqvae_core.files import sha256
 from vqvae_core.overrides import OneLineParser, fail
+from vqvae_core.presets import PRESETS
 
 
 def describe(dataset: Dataset) -> str:
@@ -25,7 +26,7 @@ def import_folder(folder: Path, name: str, root: Path, size: int, grey: bool) ->
     """Make a data set of a folder of images; ``ValueError`` when there is one of that name."""
     if not DATA_NAME.fullmatch(name):
         raise ValueError(f"--name is {name!r}; allowed are letters, digits, '_', '-' and '.'")
-    if name in ("digits", *KNOWN):
+    if name in {preset().data.name for preset in PRESETS.values()}:
         raise ValueError(f"--name is {name!r}; allowed is a name that no known data set has")
     if size < 4 or size % 4:
         raise ValueError(
