@@ -60,7 +60,11 @@ def ray_node(
         while "Ray runtime started" not in log.read_text():
             assert node.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
-        yield node
+        try:
+            yield node
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)  # asked to end, it takes more than twenty seconds
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,18 +63,23 @@ def tracked(workplace: Path, migrated: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def own_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def small_ray() -> Iterator[None]:
     """A Ray of two CPUs for all tests of this process."""
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = "local"
-    from sweeps import _cluster
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "local")
+        from sweeps import _cluster
 
-    _cluster.connect(_cluster.Cluster(2, 0, "local"))
-    yield
-    import ray
+        _cluster.connect(_cluster.Cluster(2, 0, "local"))
+        yield
+        import ray
 
-    ray.shutdown()
-    if before is None:
-        del os.environ["RAY_ADDRESS"]
-    else:
-        os.environ["RAY_ADDRESS"] = before
+        ray.shutdown()
+
+
+@pytest.fixture
+def own_ray(small_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That Ray, for sweeps that do not measure first what they cost: each would start a process for it.
+
+    Sweeps that are started as programs do; see also test_preflight.py.
+    """
+    monkeypatch.setattr("sweeps._preflight.short", lambda plan: "")

@@ -211,6 +211,6 @@ def test_only_measuring_writes_neither_tracker_nor_study(tracked: Path, workplac
     assert done.returncode == 0, done.stdout + done.stderr
     table = done.stdout[done.stdout.index("preflight, 20 steps of each corner:") :].splitlines()
     assert table[1].split()[:4] == ["batch", "memory", "s/step", "s/report"]
-    assert [line.split()[0] for line in table[2:-4]] == ["32", "128"]
+    assert [line.split()[0] for line in table[3:-4]] == ["32", "128"]
     assert [line.split(":")[0] for line in table[-4:]] == ["memory", "trials at once", "time", "disk"]
     assert sorted(path.name for path in tracked.iterdir()) == ["data"]
