@@ -32,8 +32,9 @@ def calm(make: Callable[..., Place]) -> chaos.Calm:
 def test_a_driver_that_is_killed_again_and_again(make: Callable[..., Place], calm: chaos.Calm) -> None:
     count = chaos.Count()
     place = make("driver")
-    table = chaos.kill_driver(place, random.Random(1), 3, calm.seconds, count)
-    assert count.kills == 3
+    # Of this seed, the driver alone early in its training, and then everything early in the next one's start.
+    table = chaos.kill_driver(place, random.Random(110), 2, calm.seconds, count)
+    assert count.kills == 2
     assert check_run(place, table, calm.place, calm.table) > 100
 
 
