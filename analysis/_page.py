@@ -26,6 +26,7 @@ from vqvae_core.intervals import interval
 ROWS = 200  # of a table; the file has all of them, as CSV
 PICTURES = ("test_reconstructions.png", "reconstructions.png")
 LARGEST = 1 << 20  # bytes of one picture in the page
+FOREGROUND = "valid/second_foreground_error"  # of a second VQ-VAE: what is lost where something moves
 PNG = b"\x89PNG"
 
 
@@ -67,7 +68,7 @@ def page(sweep: Sweep, uri: str) -> dict[str, Any]:
             if (chart := _plots.trade_off(sweep, cost, names, f"about-cost-{number}"))
         ],
         "curves": _plots.curves(sweep, "about-curves") if any(trial.curve for trial in sweep.trials) else None,
-        "drawn": min(len(sweep.trials), _plots.CURVES),
+        "drawn": min(len(sweep.own), _plots.CURVES),
         "pictures": pictures(sweep, uri),
         "tips": {trial.name: _plots.tip(trial) for trial in spread(sweep.trials, _plots.LINES)},
         "ended": ended(sweep),
@@ -100,6 +101,12 @@ def answer(sweep: Sweep) -> list[str]:
         said.append("One seed has no interval: how sure this is, only further seeds can tell (--seeds 3).")
     elif alike:
         said.append(f"Not separable from it, at 95 %: {', '.join(alike)}.")
+    front = [trial for trial in sweep.own if trial.run.tags.get("pareto.front") == "true"]
+    if front:
+        said.append(f"In all that was to be small, no other trial beats {' and '.join(map(figures_of, front))}.")
+    taken = sum(bool(trial.taken) for trial in sweep.trials)
+    if taken:
+        said.append(f"{taken} of the trials were not trained: another one had the same settings, seed, data and code.")
     floor = sweep.run.metrics.get("mean_image/bits_per_dim")
     if floor is not None:
         said.append(f"A decoder that always answers the mean training image needs {floor:.4f}.")
@@ -108,6 +115,12 @@ def answer(sweep: Sweep) -> list[str]:
             difference = trial.value - best.value
             said.append(f"{capital(trial.origin)}'s point (trial {trial.name}) needs {difference:.4f} more.")
     return said
+
+
+def figures_of(trial: Trial) -> str:
+    """``000 (3.6231 bits/dim, foreground error 0.9371)``: a trial of a front, with what it was judged by."""
+    foreground = trial.run.metrics.get(FOREGROUND)
+    return f"{trial.name} ({trial.value:.4f} bits/dim{f', foreground error {foreground:.4f}' if foreground else ''})"
 
 
 def capital(words: str) -> str:
@@ -204,7 +217,9 @@ def ranking(sweep: Sweep) -> list[dict[str, Any]]:
                 "figures": figures,
                 "images": f"{trial.images:,}",
                 "seconds": number(trial.seconds, 0),
-                "end": STATES[trial.state] + (f"; {origin}'s point" if origin else ""),
+                "end": STATES[trial.state]
+                + (f"; {origin}'s point" if origin else "")
+                + (f"; taken from {trial.taken}" if trial.taken else ""),
                 "best": trial is sweep.best,
             }
         )
@@ -256,7 +271,7 @@ def mean_of(values: Sequence[float]) -> float | None:
 
 def pareto_front(sweep: Sweep, costs: Sequence[Cost]) -> list[Trial]:
     """Complete trials that no other one beats in bits/dim, parameters and seconds together."""
-    known = [trial for trial in sweep.trials if trial.complete]
+    known = [trial for trial in sweep.own if trial.complete]
     return [known[i] for i in pareto([[trial.value, *(cost.of(trial) for cost in costs)] for trial in known])]
 
 
@@ -273,7 +288,7 @@ def front_row(trial: Trial, costs: Sequence[Cost]) -> dict[str, Any]:
 def pictures(sweep: Sweep, uri: str, most: int = 4) -> list[dict[str, str]]:
     """Originals over reconstructions: the winner's, on test if it was tested, then those of the next in the ranking."""
     chosen = [sweep.best] if sweep.best else []
-    chosen += [trial for trial in sweep.trials if trial.complete and trial is not sweep.best]
+    chosen += [trial for trial in sweep.own if trial.complete and trial is not sweep.best]
     found = []
     for trial in chosen[: 2 * most]:
         for name in PICTURES:
@@ -309,13 +324,13 @@ def spent(sweep: Sweep) -> dict[str, Any]:
     """What the sweep has cost: by how trials ended, and in all."""
     rows = []
     for state, words in STATES.items():
-        own = [trial.run for trial in sweep.trials if trial.state == state]
+        own = [trial.run for trial in sweep.trials if trial.state == state and not trial.taken]
         if own:
             rows.append(spent_on(words, own))
-    further = [run for trial in sweep.trials for run in trial.replicates]
+    further = [run for trial in sweep.trials for run in trial.replicates if "cache.from" not in run.tags]
     if further:
         rows.append(spent_on("further seeds", further))
-    everything = [trial.run for trial in sweep.trials] + further
+    everything = [trial.run for trial in sweep.trials if not trial.taken] + further
     begun = min((run.started for run in [sweep.run, *everything]), default=0)
     over = max((run.ended for run in [sweep.run, *everything]), default=0)
     wall = duration((over - begun) / 1000) if over > begun else "unknown"

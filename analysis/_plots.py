@@ -65,7 +65,7 @@ def axes(x: Scale, y: Scale, x_title: str, y_title: str, count: int) -> list[Mar
 
 def curves(sweep: Sweep, named: str) -> Chart:
     """The objective over images seen, a line for each trial."""
-    drawn = [trial for trial in spread(sweep.trials, CURVES) if trial.curve]
+    drawn = [trial for trial in spread(sweep.own, CURVES) if trial.curve]
     # What goes to the end is what is worth seeing; a trial that was stopped may be far above all of it.
     whole = [trial for trial in drawn if trial.complete] or drawn
     low, high = robust_range([value for trial in whole for _, value in trial.curve])
@@ -78,8 +78,12 @@ def curves(sweep: Sweep, named: str) -> Chart:
         parts = axes(x, y, "images seen", "bits/dim on valid", 8 if width == WIDE else 4)
         for trial in reversed(drawn):
             points = [(x(step), y(value)) for step, value in trial.curve]
-            last = {"cx": points[-1][0], "cy": points[-1][1], "r": 3.5}
-            body = [path(points, class_="line"), element("circle", class_="dot", **last)]
+            end = points[-1]
+            if y.beyond(trial.curve[-1][1]):  # it ends further up than is drawn
+                mark = element("polygon", points=triangle(*end), class_="dot")
+            else:
+                mark = element("circle", cx=end[0], cy=end[1], r=3.5, class_="dot")
+            body = [path(points, class_="line"), mark]
             parts.append(group(*body, class_=marks(sweep, trial), data_trial=trial.name))
         return picture(width, height, *parts, class_="chart", named=named)
 
@@ -121,7 +125,7 @@ def slices(sweep: Sweep, compared: Sequence[tuple[Trial, float]], named: str) ->
             assert x is not None
             y = scale_of(low, high, 210, 30)
             parts = axes(x, y, dimension.label, "bits/dim on valid", 5)
-            for trial, where, value in known[:LINES]:
+            for trial, where, value in spread(known, LINES):
                 parts.append(dot(sweep, trial, x(where), y(value), y.beyond(value)))
             return picture(size, 260, *parts, class_="chart", named=f"{named}-{dimension.label}")
 
@@ -134,9 +138,13 @@ def dot(sweep: Sweep, trial: Trial, x: float, y: float, beyond: bool = False, ex
     """A trial as a dot; as a triangle where it is really further up or to the right."""
     words = {"class_": f"{marks(sweep, trial)} point {extra}".strip(), "data_trial": trial.name}
     if beyond:
-        points = f"{shown(x - 5)},{shown(y + 5)} {shown(x + 5)},{shown(y + 5)} {shown(x)},{shown(y - 4)}"
-        return element("polygon", points=points, **words)
+        return element("polygon", points=triangle(x, y), **words)
     return element("circle", cx=x, cy=y, r=5.0 if " best" in words["class_"] else 4.0, **words)
+
+
+def triangle(x: float, y: float) -> str:
+    """The corners of a triangle that points up."""
+    return f"{shown(x - 5)},{shown(y + 5)} {shown(x + 5)},{shown(y + 5)} {shown(x)},{shown(y - 4)}"
 
 
 @dataclass(frozen=True)
@@ -149,7 +157,7 @@ class Cost:
 
 def trade_off(sweep: Sweep, cost: Cost, front: set[str], named: str) -> Chart | None:
     """Bits/dim over a cost, complete trials only; those of the front are ringed. None when all have the same cost."""
-    known = [t for t in sweep.trials if t.complete and math.isfinite(cost.of(t)) and cost.of(t) > 0]
+    known = [t for t in sweep.own if t.complete and math.isfinite(cost.of(t)) and cost.of(t) > 0]
     costs = [cost.of(trial) for trial in known]
     if len(set(costs)) < 2:
         return None
@@ -162,7 +170,7 @@ def trade_off(sweep: Sweep, cost: Cost, front: set[str], named: str) -> Chart | 
         x = scale_of(min(costs) - margin, max(costs) + margin, 62, size - 20, log)
         y = scale_of(low, high, 250, 30)
         parts = axes(x, y, cost.title, "bits/dim on valid", 4)
-        for trial in known[:LINES]:
+        for trial in spread(known, LINES):
             ring = "front" if trial.name in front else ""
             parts.append(dot(sweep, trial, x(cost.of(trial)), y(trial.value), y.beyond(trial.value), ring))
         return picture(size, 300, *parts, class_="chart", named=named)

@@ -158,7 +158,10 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
     else:
         answer += "; no other setting here keeps more."
     evidence = [f"the report's: {words(report)}", *(f"another: {words(run)}" for run in rest)]
-    scale = f"all validation frames of {report.dataset}; one training of each, so without an interval over seeds"
+    scale = (
+        f"all validation frames of {report.dataset}; one training of each, so without an interval over seeds; the "
+        "trainings differ also in batch, learning rate, quantiser and D (the commands below)"
+    )
     return Finding(answer, evidence, "second_foreground_error", of_all(arms, "second_foreground_error"), scale)
 
 

@@ -70,7 +70,7 @@ def common_budget(sweep: Sweep) -> tuple[int, list[tuple[Trial, float]]]:
 
     Trials that were stopped early are part of the evidence, but only at a budget that they share with the others.
     """
-    curves = [trial for trial in sweep.trials if trial.curve]
+    curves = [trial for trial in sweep.own if trial.curve]
     if not curves:
         return 0, []
     ends = sorted((trial.curve[-1][0] for trial in curves), reverse=True)

@@ -10,10 +10,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from analysis._commands import PLACES
 from analysis.runs import Curve, Query, Run, find_curves, find_runs, shown
 from vqvae_core.intervals import interval
+
+T = TypeVar("T")
 
 OBJECTIVE = "valid/bits_per_dim"
 ASKED_OF_SERVER = 1000  # trials whose curves are read where each needs a question of its own
@@ -84,6 +87,11 @@ class Trial:
         return self.run.tags.get("point.origin", "")
 
     @property
+    def taken(self) -> str:
+        """The trial that stood for this one, which was not trained itself; empty where it was."""
+        return self.run.tags.get("cache.from", "")
+
+    @property
     def complete(self) -> bool:
         """Trained to its end, with a number to show for it."""
         return self.state == "complete" and math.isfinite(self.value)
@@ -116,6 +124,18 @@ class Sweep:
     def count(self, state: str) -> int:
         """Trials in one of STATES."""
         return sum(trial.state == state for trial in self.trials)
+
+    @cached_property
+    def own(self) -> tuple[Trial, ...]:
+        """Its trials without those that repeat a setting by taking the result of another: they say nothing further."""
+        trained = {tuple(sorted(trial.point.items())) for trial in self.trials if not trial.taken}
+        kept = []
+        for trial in self.trials:
+            point = tuple(sorted(trial.point.items()))
+            if not trial.taken or point not in trained:
+                kept.append(trial)
+                trained.add(point)
+        return tuple(kept)
 
     @cached_property
     def best(self) -> Trial | None:
@@ -196,8 +216,8 @@ def finite(curve: Curve) -> Curve:
     return [(step, value) for step, value in curve if math.isfinite(value)]
 
 
-def spread(trials: Sequence[Trial], most: int) -> list[Trial]:
-    """At most so many trials: half of them the best, the others evenly from the rest."""
+def spread(trials: Sequence[T], most: int) -> list[T]:
+    """At most so many of what is ranked: half of them the best, the others evenly from the rest."""
     if len(trials) <= most:
         return list(trials)
     first, rest = list(trials[: most // 2]), trials[most // 2 :]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from analysis._page import spent
 from analysis._statistics import importance, pareto, ranked, robust_range
 from analysis._svg import element, log_ticks, scale_of, short, written
 from analysis._sweep import Dimension, Sweep, Trial, dimension, place, spread
@@ -37,6 +38,20 @@ def test_the_front_is_what_nobody_beats(seed: int) -> None:
         return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
 
     assert sorted(pareto(points)) == [i for i, b in enumerate(points) if not any(beats(a, b) for a in points)]
+
+
+def test_a_trial_that_was_taken_from_another_is_no_further_evidence_and_cost_nothing() -> None:
+    same, other = {"model.num_codes": 64}, {"model.num_codes": 128}
+    trials = [trial(0, same, 2.0), trial(1, same, 2.0), trial(2, other, 1.0), trial(3, same, 2.0), trial(4, other, 3.0)]
+    for number in (1, 2, 3):  # the second comes from another sweep: nothing else here says what it says
+        trials[number].run.tags["cache.from"] = "trial 000"  # type: ignore[index]
+    for each in trials:
+        each.run.metrics["train/seconds"] = 60.0  # type: ignore[index]
+    made = sweep(trials, dimension("model.num_codes", "64 | 128", []))
+    assert sorted(each.name for each in made.own) == ["000", "004"]
+    assert spent(made)["total"]["runs"] == "2" and spent(made)["total"]["time"] == "2 min 00 s"
+    alone = sweep([trials[0], trials[2]], dimension("model.num_codes", "64 | 128", []))
+    assert sorted(each.name for each in alone.own) == ["000", "002"]
 
 
 def test_what_is_unknown_beats_nobody() -> None:
