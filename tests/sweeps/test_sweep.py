@@ -172,7 +172,7 @@ def test_a_front_and_sick_codebooks_reach_the_tracker(
 
 
 # One trial after the other, so that the same history gives the same points and decisions.
-LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "6000"]
+LONG = [sys.executable, str(SWEEPS / "beta_lr.py"), *SMALL, *CODES, "--trials", "3", "--images", "15000"]
 LONG += ["--concurrent", "1"]
 
 
@@ -201,12 +201,13 @@ def test_a_driver_that_is_stopped_loses_nothing(tracked: Path, undisturbed: tupl
     journal, log = tracked / "runs" / "beta_lr-digits" / "journal.jsonl", tracked / "log"
     continued: list[str] = []  # what each driver after the first said that it found
     for times, how in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
+        before = len(reported(journal))
         with log.open("w") as output:
             driver = subprocess.Popen(
                 LONG, cwd=tracked, env=environment, stdout=output, stderr=output, start_new_session=True
             )
             try:
-                while driver.poll() is None and len(reported(journal)) < 2 * times + 2:
+                while driver.poll() is None and len(reported(journal)) < before + 1:
                     time.sleep(0.05)
                 assert driver.poll() is None, log.read_text()
             finally:
