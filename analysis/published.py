@@ -73,8 +73,8 @@ def row_of(model: str, config: Mapping[str, str]) -> str:
     """
     errors = config.get("model.scale") == "fitted" and config.get("model.likelihood") in ("logistic", "gaussian")
     codebook = config.get("model.quantizer", "gradient")
-    own = "" if codebook == "gradient" or not errors else f"_{codebook}"
-    return config.get("row") or (f"{model}{own}" if own == "_ema" else f"{model}{own}{'_mse' if errors else ''}")
+    names = {"gradient": f"{model}_mse", "ema": f"{model}_ema"}
+    return config.get("row") or (names.get(codebook, f"{model}_{codebook}_mse") if errors else model)
 
 
 def read_results(folder: Path) -> list[tuple[str, Result]]:
