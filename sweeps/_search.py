@@ -140,10 +140,9 @@ class OptunaSearcher(NotPickled, Searcher):
         if self._asked >= self.plan.trials:
             return None
         self._asked += 1
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            point = unseen(self.study, self.plan.sweep, flatten(self.plan.base), proposes)
-            if point is not None:
-                self.study.enqueue_trial(point)
+        point = unseen(self.study, self.plan.sweep, flatten(self.plan.base), proposes)
+        if point is not None:
+            self.study.enqueue_trial(point)
         return self.study.ask()
 
     def _take(self, trial: optuna.Trial, found: Found) -> None:

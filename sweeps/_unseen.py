@@ -29,7 +29,9 @@ def unseen(
     """
     if points(sweep) > MOST:
         return None
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    trials = study.get_trials(deepcopy=False)
+    if any(trial.state == TrialState.WAITING for trial in trials):  # a point is chosen already
+        return None
     seen = [trial.params for trial in trials]
     shadow = optuna.create_study(directions=study.directions)
     shadow.add_trials(trials)
