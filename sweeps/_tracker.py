@@ -43,6 +43,7 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "stopp
 def check(uri: str) -> None:
     """``ValueError`` when nothing answers at a tracking URI, in seconds; writes nothing."""
     if uri.startswith(("http://", "https://")):
+        # Other errors than "not found" are those of a server that wants a password, or is at its start.
         if all(answer(uri.rstrip("/") + page, uri) == 404 for page in PAGES):
             raise ValueError(f"the tracking URI {uri} is answered by a server that is no MLflow: it has no {PAGES[0]}")
     elif uri.startswith("sqlite:///"):
