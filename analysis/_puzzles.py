@@ -366,7 +366,7 @@ PUZZLES = (
         "python sweeps/puzzles/three_codes.py --model.first boxing44_vqvae",
         "another order of the settings at the report's size and budget, with intervals apart",
         three_codes,
-        pictures=tuple(f"puzzles/5-{arm}/figure-09-boxing44.png" for arm in ("report", "rate", "cells")),
+        pictures=("gallery/figure-09-boxing.png",),
     ),
     Puzzle(
         6,

@@ -258,7 +258,7 @@ def test_published_verdicts_are_what_their_published_runs_give() -> None:
     results = SWEEPS.parents[1] / "results"
     published = {entry["number"]: entry for entry in json.loads((results / "puzzles.json").read_text())["puzzles"]}
     again = verdicts(read_runs(results / "puzzle_runs.json.gz"), PUZZLES)
-    assert set(again) >= {2, 5, 6, 7}
+    assert set(again) >= {6, 7}
     for number, verdict in again.items():
         assert as_json(verdict) == published[number]
 
@@ -291,7 +291,7 @@ def test_published_words_are_those_of_the_code(number: int, tmp_path: Path, caps
             params = {"arm": arm, "data.name": entry["data"], **size}
             writer.run(f"{arm}-{seed}", "FINISHED", tags, params, [(1, low), (2, metrics)])
     file = tmp_path / "puzzles.json"
-    main(["--tracking-uri", writer.save(), "--results", "/nonexistent", "--export", str(file)])
+    main(["--tracking-uri", writer.save(f"{entry['data']}/puzzle"), "--results", "/nonexistent", "--export", str(file)])
     made = json.loads(file.read_text())["puzzles"][0]
     assert {name: made[name] for name in made if name not in ("hardware", "runs")} == {
         name: entry[name] for name in entry if name not in ("hardware", "runs")

@@ -199,7 +199,7 @@ def test_markdown_reads_back(tracker: str, table: Table) -> None:
     assert dict(zip(main_head, main_rows[0], strict=True))["ours"] == "5.020"
     last = dict(zip(detail_head, details[-1], strict=True))
     assert (last["sweep"], last["Equation 7, not a likelihood"]) == (AWKWARD, "5.800")
-    assert last["chan- nels"] == "256"
+    assert last["channels"] == "256"
     assert any(line.startswith("- CIFAR10 VIMCO: ") for line in lines)
 
 
