@@ -22,16 +22,17 @@ from sweeps._events import INTERRUPTED, NO_ROOM, NOTHING, SPENT, Events, code_ta
 from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
 from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
 from sweeps._first import encode_for, parent_of
-from sweeps._images import images_of
+from sweeps._images import images_of, prepared_images
 from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
+from sweeps._past import existing_storage
 from sweeps._plan import Plan, describe_plan, make_plan
 from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_next
 from sweeps._resume import check_fixed, fixed, replicates, restore, restore_replicates
 from sweeps._search import FixedList, OptunaSearcher, TrialSpec
 from sweeps._settings import parse
 from sweeps._space import Sweep, describe
-from sweeps._study import fresh_name, open_storage, open_study
+from sweeps._study import check_identity, fresh_name, open_storage, open_study
 from sweeps._tracker import SWEEP, Tracker, check
 from vqvae_core.data import Dataset
 from vqvae_core.files import is_full
@@ -43,6 +44,8 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
     settings = parse(sweep, sys.argv[1:] if arguments is None else arguments, f"sweeps/{sweep.name}.py")
     try:
         plan = make_plan(sweep, settings)
+        if settings.dry_run:
+            plan = as_it_would_be(plan, settings.fresh)
         if settings.dry_run and not settings.preflight:
             print(describe_plan(plan))
             return
@@ -77,6 +80,22 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
 def full(what: str) -> str:
     """What a user is told when a disk is full."""
     return f"error: {what}; make room, then the same command continues the sweep"
+
+
+def as_it_would_be(plan: Plan, fresh: bool) -> Plan:
+    """The plan under the name that the sweep would have; ``ValueError`` where it would be refused. Writes nothing."""
+    if have := prepared_images(plan.base.data):
+        plan = replace(plan, data_fingerprint=have.fingerprint)
+    storage = existing_storage(plan.storage)
+    if storage and fresh:
+        plan = fresh_name(plan, storage)
+    elif storage:
+        with suppress(KeyError):  # there is none of this name
+            study = optuna.load_study(study_name=plan.name, storage=storage)
+            if "identity" in study.user_attrs:
+                check_identity(plan, study)
+    check_fixed(plan)
+    return plan
 
 
 def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
