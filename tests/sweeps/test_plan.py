@@ -70,7 +70,8 @@ def test_resources_are_shared_out(
 
 MISTAKES = {
     "unknown data set": (["--dataset", "nonesuch"], "nonesuch"),
-    "a game misspelled": (["--dataset", "boxin"], "games of similar names: Boxing"),
+    "a game misspelled": (["--dataset", "boxin"], "data.name is 'boxin' (did you mean Boxing?)"),
+    "a data set misspelled": (["--dataset", "mnits"], "data.name is 'mnits' (did you mean mnist?)"),
     "a game of too few frames": (["--dataset", "boxing", "--data.frames", "2"], "frames is 2; allowed is"),
     "a folder for a name": (["--dataset", "pictures/mine"], "python -m vqvae_core.data import DIR"),
     "K = 0": (["--model.num_codes", "0"], "model.num_codes is 0; allowed is an integer >= 2"),
