@@ -167,7 +167,6 @@ class TestTracker:
         assert experiment is not None
         assert len(client.search_runs([experiment.experiment_id])) == 3
 
-
     def test_a_sweep_that_is_continued_with_its_images_elsewhere_is_not_refused(
         self, tracked: Path, journal: Journal
     ) -> None:
