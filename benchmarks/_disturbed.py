@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -78,6 +79,17 @@ class Place:
     def reports(self) -> int:
         """Reports in the journal."""
         return sum(event["kind"] == "report" for event in self.events())
+
+    def report_interval(self) -> float:
+        """Seconds between two reports of one run, the median."""
+        last: dict[str, int] = {}
+        intervals = []
+        for event in self.events():
+            if event["kind"] == "report":
+                if event["run"] in last:
+                    intervals.append((event["time"] - last[event["run"]]) / 1000)
+                last[event["run"]] = event["time"]
+        return statistics.median(intervals)
 
     def last_steps(self) -> dict[str, int]:
         """Images seen at the last report of each run."""

@@ -55,6 +55,7 @@ class Calm:
     place: Place
     table: str
     seconds: float  # from its first trial's start to the last's end: the start of a driver can take as long
+    interval: float  # seconds between two reports of a trial, the median
 
 
 def undisturbed(make: Callable[[str], Place]) -> Calm:
@@ -63,13 +64,20 @@ def undisturbed(make: Callable[[str], Place]) -> Calm:
     table = place.finish(place.start())
     whole = time.monotonic() - began
     points, moments = check_run(place, table, None, ""), [event["time"] for event in place.events_of_trials()]
-    seconds = (moments[-1] - moments[0]) / 1000
-    print(f"undisturbed: {whole:.0f} s, {seconds:.0f} of them at work, {points} points{table}", flush=True)
-    return Calm(place, table, seconds)
+    seconds, interval = (moments[-1] - moments[0]) / 1000, place.report_interval()
+    print(
+        f"undisturbed: {whole:.0f} s, {seconds:.0f} of them at work, {interval:.1f} between reports, "
+        f"{points} points{table}",
+        flush=True,
+    )
+    return Calm(place, table, seconds, interval)
 
 
 def kill_driver(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
-    """SIGKILL of the driver alone, or of all its processes at once, then the same command; gives the final table."""
+    """SIGKILL of the driver alone, or of all its processes at once, then the same command; gives the final table.
+
+    ``longest`` is how many seconds after its start, or that of a trial, it may come.
+    """
     kills = 0
     while True:
         before, events = place.finished(), len(place.events_of_trials())
@@ -82,7 +90,7 @@ def kill_driver(place: Place, dice: random.Random, most: int, longest: float, co
                 wait_for("a trial", lambda events=events: len(place.events_of_trials()) > events, driver)
             began = time.monotonic()
             with suppress(subprocess.TimeoutExpired):
-                driver.wait(dice.uniform(0, longest / 2))
+                driver.wait(dice.uniform(0, longest))
             moment = f"{time.monotonic() - began:.1f} s after {'its start' if early else 'a trial started'}"
         if driver.poll() is not None or kills >= most:
             table = place.finish(driver)
@@ -121,19 +129,23 @@ def check_continued(reported: dict[str, int], continued: list[tuple[str, int]]) 
 
 
 def kill_process(name: str) -> Callable[[Place, random.Random, int, float, Count], str]:
-    """SIGKILL of a process that trains, at random moments of one driver's sweep."""
+    """SIGKILL of a process that trains, at random moments of one driver's sweep.
+
+    ``longest`` is how many seconds after a report it may come: the time to the next, for the last report of a trial may
+    be the end of its processes.
+    """
 
     def kill(place: Place, dice: random.Random, most: int, longest: float, count: Count) -> str:
         driver, kills = place.start(), 0
         reported, known = place.last_steps(), 0
-        for _ in range(most):
-            reports = place.reports()
-            # A trial that dies again and again without getting further is failed, and rightly.
-            if not wait_for("a report", lambda reports=reports: place.reports() > reports, driver):
+        while kills < most:
+            # At least one: a trial that dies again and again without getting further is failed, and rightly.
+            wanted = place.reports() + dice.randint(1, 3)
+            if not wait_for("reports", lambda wanted=wanted: place.reports() >= wanted, driver):
                 break
-            time.sleep(dice.uniform(0, longest / 10))
+            time.sleep(dice.uniform(0, longest))
             victims = below(driver.pid, name)
-            if driver.poll() is not None or not victims:
+            if not victims:  # between two trials
                 continue
             continued = place.continued()
             count.continued += check_continued(reported, continued[known:])
@@ -253,18 +265,19 @@ def disturb_tracker(rounds: int, seconds: float, root: Path) -> Count:
 def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
     """Run the calm sweep, then disturbed ones until so many rounds are done."""
     dice, count = random.Random(seed), Count()
-    workers = ["--workers", "2", "--trials", "3"] if what == "worker" else []
-    kill = {
-        "driver": kill_driver,
-        "actor": kill_process(ACTOR),
-        "worker": kill_process(WORKER),
-    }[what]
+    # To start a group of workers takes longer than to train it: so few trials, all of them to their end.
+    workers = ["--workers", "2", "--trials", "3", "--scheduler", "none"] if what == "worker" else []
     with places(root, [*SMALL, *BUDGET, *workers]) as make:
         calm = undisturbed(make)
+        kill, longest = {
+            "driver": (kill_driver, calm.seconds / 2),
+            "actor": (kill_process(ACTOR), calm.interval),
+            "worker": (kill_process(WORKER), calm.interval),
+        }[what]
         while count.kills < rounds:
             # Every second one makes its tracker itself, and may be killed while it does.
             place = make(f"disturbed-{count.sweeps}", with_tracker=count.sweeps % 2 == 0)
-            ours = kill(place, dice, rounds - count.kills, calm.seconds, count)
+            ours = kill(place, dice, rounds - count.kills, longest, count)
             found = check_run(place, ours, calm.place, calm.table)
             count.sweeps += 1
             count.points += found

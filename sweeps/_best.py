@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps._board import Row
 from sweeps._display import number
-from sweeps._images import images_on_this_node
+from sweeps._images import game_of, images_on_this_node
 from sweeps._leaderboard import finite
 from sweeps._past import Past
 from sweeps._plan import short
@@ -93,7 +93,8 @@ def figures_of(past: Past, row: Row, checkpoint: Checkpoint) -> dict[str, Any]:
 def training_command(experiment: Experiment) -> str:
     """The command that trains an experiment without Ray, from the nearest preset."""
     flat = flatten(experiment)
-    names = (f"{flat['data.name']}_{flat['model.type']}", f"boxing_{flat['model.type']}")
+    like = "boxing" if game_of(experiment.data.name) else "cifar10"  # as the sweep took its own
+    names = (f"{dataset}_{flat['model.type']}" for dataset in (flat["data.name"], like))
     preset = next(name for name in names if name in PRESETS)
     base = flatten(PRESETS[preset]())
     changed = {k: v for k, v in flat.items() if k not in (*PLACES, "model.type") and base.get(k) != v}

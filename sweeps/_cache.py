@@ -30,15 +30,11 @@ MOST = 20  # runs of one key that are looked at
 class Found:
     """A complete run of the tracker that stands for a trial."""
 
-    run_id: str  # MLflow's
-    sweep: str  # its sweep's name
+    run_id: str  # MLflow's, of the run that was trained
+    origin: str  # which run that was: ``trial 003 of beta_lr-digits``
+    sweep: str  # name of the sweep that has it, trained or taken from another
     run: str  # its own name there
     reports: list[tuple[int, dict[str, float]]]  # images seen and metrics, in order
-
-    @property
-    def origin(self) -> str:
-        """``trial 003 of beta_lr-digits``."""
-        return f"trial {self.run} of {self.sweep}"
 
 
 class Cache:
@@ -66,7 +62,8 @@ class Cache:
         everywhere = [str(e.experiment_id) for e in client.search_experiments()]
         key = run_key(experiment, self.fingerprint)
         complete = f"tags.`trial.key` = '{key}' and tags.`trial.state` = 'complete'"
-        for candidate in client.search_runs(everywhere, complete, max_results=MOST, order_by=["start_time DESC"]):
+        # The oldest is the one that was trained; those that were taken from it came later, and name it too.
+        for candidate in client.search_runs(everywhere, complete, max_results=MOST, order_by=["start_time ASC"]):
             tags = candidate.data.tags
             if tags.get("sweep.id") == self.sweep_id and tags.get("sweep.run") in (run, SWEEP):
                 continue
@@ -74,7 +71,10 @@ class Cache:
             if reports and reports[-1][0] >= experiment.train.images and OBJECTIVES[FIRST] in reports[-1][1]:
                 name = SWEEP_ID.fullmatch(tags.get("sweep.id", ""))
                 sweep = name.group(1) if name else "another program"
-                return Found(candidate.info.run_id, sweep, tags.get("sweep.run", candidate.info.run_id), reports)
+                run_id = candidate.info.run_id
+                run = tags.get("sweep.run", run_id)
+                origin = tags.get("cache.from", f"trial {run} of {sweep}")
+                return Found(tags.get("cache.run", run_id), origin, sweep, run, reports)
         return None
 
     def bring(self, found: Found, experiment: Experiment, folder: Path) -> bool:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ray import tune
@@ -72,28 +69,6 @@ class StopFlag(NotPickled, tune.Stopper):
             except OSError:  # a full disk: the trials will find out by themselves, or lose what came since they saved
                 return True
         return self.saved() or time.monotonic() - self._since > self.patience
-
-
-@contextmanager
-def stop_on_signals(flag: StopFlag) -> Iterator[None]:
-    """The first Ctrl-C, SIGTERM or lost terminal raises the flag; a second one ends the process as it would anyway."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        flag.ask()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def scheduler(plan: Plan, searcher: OptunaSearcher, events: Events) -> TrialScheduler:

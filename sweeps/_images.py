@@ -25,6 +25,13 @@ def to_be_collected(data: DataConfig) -> bool:
     return not (folder / "dataset.json").exists()
 
 
+def prepared_images(data: DataConfig) -> Dataset | None:
+    """The data set as it lies on disk; None when it is not there."""
+    if to_be_collected(data) or not (folder_of(data) / "dataset.json").exists():
+        return None
+    return prepare(data)
+
+
 def images_of(data: DataConfig, actors: int | None = None) -> Dataset:
     """The data set, downloaded, read or collected (by so many actors) when it is not there."""
     if to_be_collected(data):

@@ -19,19 +19,22 @@ from sweeps._cache import Cache
 from sweeps._cluster import connect
 from sweeps._display import Display, open_display, progress
 from sweeps._events import INTERRUPTED, NO_ROOM, NOTHING, SPENT, Events, code_tags, command, hardware
-from sweeps._execute import StopFlag, execute, scheduler, stop_on_signals
+from sweeps._execute import StopFlag, execute, scheduler
 from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
 from sweeps._first import encode_for, parent_of
-from sweeps._images import images_of
+from sweeps._images import images_of, prepared_images
 from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
+from sweeps._node import ends_with_ray
+from sweeps._past import existing_storage
 from sweeps._plan import Plan, describe_plan, make_plan
 from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_next
 from sweeps._resume import check_fixed, fixed, replicates, restore, restore_replicates
 from sweeps._search import FixedList, OptunaSearcher, TrialSpec
-from sweeps._settings import parse
+from sweeps._settings import Settings, parse
+from sweeps._signals import Signals
 from sweeps._space import Sweep, describe
-from sweeps._study import fresh_name, open_storage, open_study
+from sweeps._study import check_identity, fresh_name, open_storage, open_study
 from sweeps._tracker import SWEEP, Tracker, check
 from vqvae_core.data import Dataset
 from vqvae_core.files import is_full
@@ -42,27 +45,11 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
     """Run a sweep as the command line says. A mistake in it is one line and exit status 2, and nothing is written."""
     settings = parse(sweep, sys.argv[1:] if arguments is None else arguments, f"sweeps/{sweep.name}.py")
     try:
-        plan = make_plan(sweep, settings)
-        if settings.dry_run and not settings.preflight:
-            print(describe_plan(plan))
-            return
-        check(plan.tracking_uri)
-        dataset = images_of(plan.base.data)
-        plan = with_dataset(plan, dataset)
-        if settings.dry_run:
-            print(describe_plan(plan), flush=True)
-            print(preflight.full(plan)[1])
-            return
-        storage = open_storage(plan.storage)
-        plan = fresh_name(plan, storage) if settings.fresh else plan
-        study = open_study(plan, storage)
-        plan = replace(plan, part=study.user_attrs.get("part"))
-        check_fixed(plan)
-        with only_one(plan):
-            status = Run(plan, study, dataset).go()
+        with Signals() as signals:
+            status = carry_out(sweep, settings, signals)
     except ValueError as error:
         fail(str(error))
-    except KeyboardInterrupt:  # before the first trial, after the last, or a second time
+    except KeyboardInterrupt:  # before there was a sweep to stop, or a second time
         print("\nstopped; the same command continues it", file=sys.stderr)
         status = INTERRUPTED
     except OSError as error:
@@ -74,14 +61,57 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
         raise SystemExit(status)
 
 
+def carry_out(sweep: Sweep, settings: Settings, signals: Signals) -> int:
+    """Do what the settings ask for; gives the exit status."""
+    plan = make_plan(sweep, settings)
+    if settings.dry_run:
+        plan = as_it_would_be(plan, settings.fresh)
+    if settings.dry_run and not settings.preflight:
+        print(describe_plan(plan))
+        return 0
+    check(plan.tracking_uri)
+    dataset = images_of(plan.base.data)
+    plan = with_dataset(plan, dataset)
+    if settings.dry_run:
+        print(describe_plan(plan), flush=True)
+        print(preflight.full(plan)[1])
+        return 0
+    storage = open_storage(plan.storage)
+    plan = fresh_name(plan, storage) if settings.fresh else plan
+    study = open_study(plan, storage)
+    plan = replace(plan, part=study.user_attrs.get("part"))
+    check_fixed(plan)
+    with only_one(plan):
+        return Run(plan, study, dataset, signals).go()
+
+
 def full(what: str) -> str:
     """What a user is told when a disk is full."""
     return f"error: {what}; make room, then the same command continues the sweep"
 
 
+def as_it_would_be(plan: Plan, fresh: bool) -> Plan:
+    """The plan under the name that the sweep would have; ``ValueError`` where it would be refused. Writes nothing."""
+    if have := prepared_images(plan.base.data):
+        plan = replace(plan, data_fingerprint=have.fingerprint)
+    storage = existing_storage(plan.storage)
+    if storage and fresh:
+        plan = fresh_name(plan, storage)
+    elif storage:
+        with suppress(KeyError):  # there is none of this name
+            study = optuna.load_study(study_name=plan.name, storage=storage)
+            if "identity" in study.user_attrs:
+                check_identity(plan, study)
+    check_fixed(plan)
+    return plan
+
+
 def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
     """The plan, now that its images are known."""
-    tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
+    source = dataset.meta["source"]
+    tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(source.get("from", "unknown"))}
+    if tags["data.from"] == "atari_collect":
+        tags["data.collected"] = json.dumps(source)
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
     tags["data.shape"] = "x".join(map(str, dataset.shape))
     tags |= encode_for(plan.base, dataset)
@@ -103,8 +133,8 @@ def only_one(plan: Plan) -> FileLock:
 class Run:
     """One driver's work on a sweep, from the first trial or from where the last driver got to."""
 
-    def __init__(self, plan: Plan, study: optuna.Study, dataset: Dataset) -> None:
-        self.plan, self.study, self.dataset = plan, study, dataset
+    def __init__(self, plan: Plan, study: optuna.Study, dataset: Dataset, signals: Signals) -> None:
+        self.plan, self.study, self.dataset, self.signals = plan, study, dataset, signals
         self.journal = Journal(plan.folder)
         self.tracker = Tracker(plan.tracking_uri, plan.experiment_name, study.user_attrs["sweep.id"], self.journal)
         self.board = Board(plan.trials, plan.concurrent)
@@ -112,6 +142,7 @@ class Run:
         meter = Meter(plan.folder, plan.budget, gpus, lambda: self.board.count("running"))
         self.stop = StopFlag(plan.folder, meter)
         self.cache = self._cache() if plan.cache else None
+        self.display: Display | None = None
 
     def _cache(self) -> Cache:
         away, folder = (lambda: self.tracker.trouble is not None), self.plan.folder.parent
@@ -121,8 +152,31 @@ class Run:
         """Search, confirm, finish; gives the exit status, 0 at the end of the sweep."""
         print(describe_plan(self.plan), flush=True)
         self.tracker.start()
+        try:
+            with ends_with_ray(self._close_display):
+                self._begin()
+                self._train()
+                if not self.stop.raised.is_set():
+                    self._finish()
+        except KeyboardInterrupt:
+            if self.stop.raised.is_set():  # a second time
+                raise
+            self.stop.ask()
+        finished = not self.stop.raised.is_set()
+        if not finished:
+            self._stopped()
+        self._close(finished)
+        if finished:
+            return 0 if self.board.count("complete") else NOTHING
+        if self.stop.status == NO_ROOM:
+            print(full(self.stop.reason), file=sys.stderr)
+        return self.stop.status
+
+    def _begin(self) -> None:
+        """Everything before the first trial."""
         if "tested" not in self.study.user_attrs:  # else there may be nothing left for Ray to do
             connect(self.plan.cluster, with_groups=self.plan.workers > 1)
+            self.signals.take()
         tags = {"stage": "sweep", "question": self.plan.sweep.question, "command": command(), "hardware": hardware()}
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
         tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
@@ -131,25 +185,20 @@ class Run:
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
         self._preflight()
-        display = open_display(self.board)
+
+    def _train(self) -> None:
+        self.display = open_display(self.board)
         try:
-            with stop_on_signals(self.stop):
-                self._search(display)
-                self._confirm(display)
+            with self.signals.tell(self.stop.ask):
+                self._search(self.display)
+                self._confirm(self.display)
         finally:
-            display.close()
+            self._close_display()
         self.stop.file.unlink(missing_ok=True)
-        finished = not self.stop.raised.is_set()
-        if finished:
-            self._finish()
-        else:
-            self._stopped()
-        self._close(finished)
-        if finished:
-            return 0 if self.board.count("complete") else NOTHING
-        if self.stop.status == NO_ROOM:
-            print(full(self.stop.reason), file=sys.stderr)
-        return self.stop.status
+
+    def _close_display(self) -> None:
+        if self.display:
+            self.display.close()
 
     def _continue(self) -> None:
         restore(self.plan, self.study, self.board, self.journal)
@@ -222,7 +271,8 @@ class Run:
         """Before its end: the sweep's own run says so, and whoever gave a budget sees what it has bought."""
         tags = {"status.reason": f"{self.stop.cause}: {progress(self.board)}"}
         with suppress(OSError):  # a full disk, which is told below
-            self.journal.add("end", SWEEP, state="stopped", tags=tags)
+            if SWEEP in self.journal.started:
+                self.journal.add("end", SWEEP, state="stopped", tags=tags)
         if self.stop.status == SPENT and self.board.rows:
             print(f"\n{ranking(self.board, mean_image_floor(self.dataset, self.plan))}\n")
 

@@ -79,7 +79,7 @@ def existing_storage(url: str) -> optuna.storages.BaseStorage | None:
     """
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
         return None
-    if not url.startswith(("redis", "sqlite")):
+    if not url.startswith("redis"):
         from sqlalchemy import create_engine, inspect
 
         try:

@@ -224,11 +224,7 @@ def check_dataset(base: Experiment) -> None:
         return
     if (folder_of(data) / "dataset.json").exists() or (data.source is None and data.name in KNOWN):
         return  # there, or to be downloaded
-    try:
-        find_source(data)
-    except ValueError as error:
-        near = [] if data.source else atari_collect.near_games(data.name)
-        raise ValueError(f"{error}; games of similar names: {', '.join(near)}" if near else str(error)) from None
+    find_source(data, atari_collect.near_games(data.name))
 
 
 def share_out(plan: Plan, settings: Settings) -> Plan:

@@ -93,18 +93,28 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage) -> optuna.Study
     names = {summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)}
     directions = [StudyDirection.MINIMIZE] * len(plan.objectives)
     study = optuna.create_study(storage=storage, study_name=plan.name, directions=directions, load_if_exists=True)
-    identity = plan.identity()
     if plan.name in names and "identity" in study.user_attrs:
-        changed = difference(json.loads(study.user_attrs["identity"]), json.loads(json.dumps(identity)))
-        if changed:
-            raise ValueError(
-                f"the sweep {plan.name} was begun with other settings ({changed}); give --name for another sweep, "
-                f"or --fresh to start over under a new name"
-            )
+        check_identity(plan, study)
     else:
         study.set_user_attr("sweep.id", f"{plan.name}-{uuid.uuid4().hex[:8]}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([LABELS[name] for name in plan.objectives])  # on the axes of optuna-dashboard
-        study.set_user_attr("identity", json.dumps(identity))  # last: whoever has one has the others too
+        study.set_user_attr("identity", json.dumps(plan.identity()))  # last: whoever has one has the others too
     return study
+
+
+def check_identity(plan: Plan, study: optuna.Study) -> None:
+    """``ValueError`` with the difference when a study of the plan's name asked something else.
+
+    Of a plan whose images are not there yet, they are not compared.
+    """
+    before = json.loads(study.user_attrs["identity"])
+    now = json.loads(json.dumps(plan.identity()))
+    if not plan.data_fingerprint:
+        before["data"] = now["data"]
+    if changed := difference(before, now):
+        raise ValueError(
+            f"the sweep {plan.name} was begun with other settings ({changed}); give --name for another sweep, "
+            f"or --fresh to start over under a new name"
+        )

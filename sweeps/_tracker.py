@@ -226,8 +226,10 @@ class Tracker:
         tags = {"sweep.id": self.sweep_id, "sweep.run": run, **event["tags"]}
         if parent:
             tags["mlflow.parentRunId"] = self._runs[parent]
+        known: dict[str, str] = {}
         if run in self._runs:  # a continued sweep, or a start that was told just before a crash
             self._client.update_run(self._runs[run], "RUNNING")
+            known = self._client.get_run(self._runs[run]).data.params
         else:
             created = self._client.create_run(self._experiment_id, event["time"], tags, event["name"])
             self._runs[run] = created.info.run_id
@@ -235,7 +237,8 @@ class Tracker:
                 self._client.log_inputs(self._runs[run], [dataset])
         if "config" in event:
             self._client.log_dict(self._runs[run], event["config"], "experiment.json")
-        params = [Param(name, str(value)) for name, value in event["params"].items()]
+        # MLflow refuses to change one; those that a continued sweep may change say where it was begun.
+        params = [Param(name, str(value)) for name, value in event["params"].items() if name not in known]
         for start in range(0, len(params), 100):
             self._client.log_batch(self._runs[run], params=params[start : start + 100])
 

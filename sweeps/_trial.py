@@ -159,6 +159,8 @@ class TrialActor(Trainable):
     def step(self) -> Result:
         """Train to the next report. An exception ends the trial, not the actor: the result says why."""
         if self.failed:
+            if "halt" in self.failed:  # told before: wait for Tune to notice that the sweep stops
+                time.sleep(0.5)
             return self.failed
         try:
             for _, result in self.results:
@@ -168,13 +170,13 @@ class TrialActor(Trainable):
             time.sleep(0.5)  # interrupted and saved: wait for Tune to notice that the sweep stops
             return {"interrupted": True, "done": False}
         except Exception as error:
-            result = failure_of(error, self.folder)
+            self.failed = failure_of(error, self.folder)
         # Only now is the exception gone, and with it the frames that held the model.
         del self.results
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return result
+        return self.failed
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the trial keeps its own checkpoints, which need no pickle."""

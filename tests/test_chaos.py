@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos
-from benchmarks._disturbed import Place, Wrong, check_equal, check_run, places
+from benchmarks._disturbed import Place, Wrong, below, check_equal, check_run, end_all, places, wait_for
 from benchmarks._nodes import plain_environment, ray_head, short_folder
 
 BUDGET = ["--trials", "4", "--images", "4500", "--concurrent", "1"]
@@ -33,7 +33,7 @@ def test_a_driver_that_is_killed_again_and_again(make: Callable[..., Place], cal
     count = chaos.Count()
     place = make("driver")
     # Of this seed, the driver alone early in its training, and then everything early in the next one's start.
-    table = chaos.kill_driver(place, random.Random(110), 2, calm.seconds, count)
+    table = chaos.kill_driver(place, random.Random(110), 2, calm.seconds / 2, count)
     assert count.kills == 2
     assert check_run(place, table, calm.place, calm.table) > 100
 
@@ -67,6 +67,28 @@ def test_a_node_that_is_lost_with_its_raylet(make: Callable[..., Place], calm: c
         place = make("node", RAY_ADDRESS=address)
         table = chaos.kill_raylet(address, folder, environment, place, random.Random(1), 1, count)
     assert count.kills == 1
+    check_run(place, table, calm.place, calm.table)
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_own_ray_is_killed_says_so_and_goes_on(make: Callable[..., Place], calm: chaos.Calm) -> None:
+    """It would wait for ever for actors that are gone."""
+    place, continued = make("own-ray"), list[tuple[dict[str, int], int]]()  # what was reported at each death
+    for name in ("raylet", "gcs_server"):
+        driver, reports = place.start(), place.reports()
+        assert wait_for("a report", lambda reports=reports: place.reports() > reports, driver)
+        reported, before = place.last_steps(), place.finished()
+        victims = [process for process in below(driver.pid) if process.name() == name]
+        assert len(victims) == 1
+        end_all(victims)
+        assert driver.wait(60) == 1
+        said = f"error: Ray's {name} on this machine, which this sweep had started, was ended by SIGKILL; the same"
+        assert f"{said} command continues the sweep\n" in place.log.read_text()
+        chaos.check_kept(before, place.finished())
+        continued.append((reported, len(place.continued())))
+    table = place.finish(place.start())
+    for reported, known in continued:
+        chaos.check_continued(reported, place.continued()[known:])
     check_run(place, table, calm.place, calm.table)
 
 

@@ -90,7 +90,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tinny"], "error: python -m vqvae_core: argument PRESET: invalid choice: 'tinny' (choose from "),
+        (
+            ["tinny"],
+            "error: python -m vqvae_core: argument PRESET: 'tinny' (did you mean tiny?); allowed is one ",
+        ),
+        (["x"], "error: python -m vqvae_core: argument PRESET: 'x'; allowed is one of digits_vqvae, "),
         (["tiny", "--data.name", "nothing"], "error: data.name is 'nothing'; allowed is one of digits, mnist, "),
         (["tiny", "--data.name", "../x"], "error: data.name is '../x'; allowed are letters, digits"),
         (["tiny", "--model.num_codes", "0"], "error: model.num_codes is 0; allowed is an integer >= 2"),
@@ -172,6 +176,16 @@ def test_what_is_finished_is_not_done_again(here: Path, digits_root: Path, capsy
     # A larger budget goes on from there.
     run(digits_root, "--train.images", "96")
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["continuing", "96", "best:"]
+
+
+def test_a_prior_says_whose_codes_it_learns(here: Path, digits_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(digits_root)
+    best = Keeper(Path("out")).best()
+    assert best is not None
+    small = ["--model.layers", "2", "--model.hidden", "8", "--model.head", "8", "--train.images", "16"]
+    capsys.readouterr()
+    program.main(["digits_prior", "--data.root", str(digits_root), "--model.first", "out", "--out", "prior", *small])
+    assert capsys.readouterr().out.splitlines()[0] == f"codes of {best.folder.absolute()}"
 
 
 def test_another_experiment_in_the_same_folder_is_refused(

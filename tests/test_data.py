@@ -349,7 +349,8 @@ class TestNames:
     def test_an_unknown_name_is_refused_with_those_that_are_known(self, tmp_path: Path) -> None:
         write_made_up(tmp_path / "mine")
         with pytest.raises(
-            ValueError, match=r"^data\.name is 'mnits'; allowed is one of digits, mnist, .*, mine, or what"
+            ValueError,
+            match=r"^data\.name is 'mnits' \(did you mean mnist\?\); allowed is one of digits, .*, mine, or what",
         ):
             prepare(DataConfig("mnits", str(tmp_path)))
         with pytest.raises(ValueError, match=r"^data\.size is 16; allowed is 0 for what is prepared already"):
@@ -548,7 +549,7 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["prepare", "mnits"], "error: data.name is 'mnits'; allowed is one of digits"),
+            (["prepare", "mnits"], "error: data.name is 'mnits' (did you mean mnist?); allowed is one of digits"),
             (
                 ["prepare", "digits", "--size", "x"],
                 "error: python -m vqvae_core.data prepare: argument --size: invalid int",

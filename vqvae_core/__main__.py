@@ -5,6 +5,7 @@ Every field of the experiment is an option. The same command again continues fro
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 import time
@@ -13,8 +14,16 @@ from types import FrameType
 from typing import Any, Self
 
 from vqvae_core.checkpoint import Keeper
+from vqvae_core.config import SecondStageConfig
 from vqvae_core.data import prepare
-from vqvae_core.overrides import OneLineParser, describe_fields, fail, split_overrides, with_overrides
+from vqvae_core.overrides import (
+    OneLineParser,
+    describe_fields,
+    did_you_mean,
+    fail,
+    split_overrides,
+    with_overrides,
+)
 from vqvae_core.presets import PRESETS
 from vqvae_core.second_stage import pinned
 from vqvae_core.train import Diverged, Report, fit
@@ -71,9 +80,18 @@ class Watch:
         self._restore()
 
 
+def preset_name(text: str) -> str:
+    """An argparse type: the name of a preset."""
+    if text not in PRESETS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}{did_you_mean(text, PRESETS)}; allowed is one of {', '.join(PRESETS)}"
+        )
+    return text
+
+
 def main(arguments: list[str]) -> None:
     parser = OneLineParser("python -m vqvae_core", description=__doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument("preset", nargs="?", choices=PRESETS, metavar="PRESET")
+    parser.add_argument("preset", nargs="?", type=preset_name, metavar="PRESET")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where checkpoints go (runs/PRESET)")
     parser.add_argument("--data-source", metavar="DIR", help="short for --data.source")
     parser.add_argument("--help", "-h", action="store_true")
@@ -91,6 +109,8 @@ def main(arguments: list[str]) -> None:
         out = chosen.out or Path("runs") / chosen.preset
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out is {str(out)!r}, which is not a folder")
+        if isinstance(experiment.model, SecondStageConfig):
+            print(f"codes of {experiment.model.first}", flush=True)
         dataset = prepare(experiment.data)
         keeper = Keeper(out)
         last = keeper.last()

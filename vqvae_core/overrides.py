@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,6 +132,12 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """``train.lr 0.0003 -> 0.001, model.beta 1 -> 2``; empty when nothing differs."""
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in names)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`` (did you mean mnist?)`` of the name that is most like this one; empty where none is."""
+    close = difflib.get_close_matches(name.lower(), known := {other.lower(): other for other in names}, 1, 0.6)
+    return f" (did you mean {known[close[0]]}?)" if close else ""
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -20,9 +20,10 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from sweeps.__main__ import main
+from sweeps._best import training_command
 from sweeps._images import images_of
 from sweeps._launch import with_dataset
-from sweeps._plan import Plan, make_plan
+from sweeps._plan import Plan, make_plan, preset_of
 from sweeps._resume import replicates
 from sweeps._search import OptunaSearcher, config_of
 from sweeps._settings import parse
@@ -181,6 +182,19 @@ def test_show_tells_how_to_repeat_it(finished: Finished, capsys: pytest.CaptureF
     assert {name: value for name, value in flatten(repeated).items() if name not in elsewhere} == same
     other = json.loads(printed(finished, capsys, "best", NAME, "--json", "--trial", f"{winner(finished)}-seed-1"))
     assert other["seed"] == 1 and other["config"]["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "preset"), [("mine", "cifar10_vqvae"), ("pong", "boxing_vqvae"), ("mnist", "mnist_vqvae")]
+)
+def test_the_command_begins_with_the_preset_that_the_sweep_began_with(dataset: str, preset: str) -> None:
+    experiment = with_overrides(preset_of(dataset, "vqvae"), {"data.name": dataset, "train.lr": 0.01})
+    named = [] if dataset == "mnist" else ["--data.name", dataset]
+    assert shlex.split(training_command(experiment)) == [
+        *["python", "-m", "vqvae_core", preset],
+        *named,
+        *["--train.lr", "0.01"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,19 @@ def test_a_trial_does_not_stand_for_itself_but_for_another_of_its_sweep(
     assert cache.find(plan.base, "005") is not None
 
 
+def test_a_copy_of_a_copy_names_the_run_that_was_trained(client: MlflowClient, plan: Plan, cache: Cache) -> None:
+    trained = tell(client, plan)
+    copied = {"cache_from": "trial 007 of theirs", "cache_run": trained}
+    tell(client, plan, sweep_id="copies-0123abcd", sweep_run="002", **copied)
+    found = cache.find(plan.base, "000")
+    assert found is not None
+    assert (found.run_id, found.origin, found.sweep, found.run) == (trained, "trial 007 of theirs", "theirs", "007")
+    client.delete_run(trained)  # its copy still knows it, and has its checkpoints
+    found = cache.find(plan.base, "000")
+    assert found is not None
+    assert (found.run_id, found.origin, found.sweep, found.run) == (trained, "trial 007 of theirs", "copies", "002")
+
+
 def test_a_tracker_that_is_away_has_nothing(client: MlflowClient, plan: Plan, cache: Cache, tracked: Path) -> None:
     tell(client, plan)
     cache.away = lambda: True
@@ -196,7 +209,7 @@ class TestSearch:
         for _ in train(experiment, prepare(plan.base.data), there):
             pass
         cache.fingerprint = plan.data_fingerprint
-        found = Found("id", "theirs", "007", [(64, {"valid/bits_per_dim": 3.5})])
+        found = Found("id", "trial 007 of theirs", "theirs", "007", [(64, {"valid/bits_per_dim": 3.5})])
         ours = tracked / "runs" / "ours" / "trials" / "000"
         assert not cache.bring(found, with_overrides(experiment, {"model.beta": 0.9}), ours) and not ours.exists()
         assert cache.bring(found, experiment, ours)

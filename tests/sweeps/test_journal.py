@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from made_up import files_of_at_most
+
 from sweeps._journal import Journal
+from vqvae_core.files import is_full
 
 
 def steps(journal: Journal) -> list[int]:
@@ -45,6 +49,22 @@ def test_a_line_cut_short_is_written_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
     journal = Journal(tmp_path)
     assert journal.last_step("000") == 1
+    assert journal.add("report", "000", step=2, metrics={})
+    assert steps(journal) == [1, 2]
+    journal.close()
+
+
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add("report", "000", step=1, metrics={})
+    path = tmp_path / "journal.jsonl"
+    before = path.read_bytes()
+    with files_of_at_most(len(before) + 20):  # as a quota
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"journal\.jsonl") as caught:
+                journal.add("report", "000", step=2, metrics={})
+            assert is_full(caught.value)
+            assert path.read_bytes() == before
     assert journal.add("report", "000", step=2, metrics={})
     assert steps(journal) == [1, 2]
     journal.close()

@@ -167,6 +167,20 @@ class TestTracker:
         assert experiment is not None
         assert len(client.search_runs([experiment.experiment_id])) == 3
 
+    def test_a_sweep_that_is_continued_with_its_images_elsewhere_is_not_refused(
+        self, tracked: Path, journal: Journal
+    ) -> None:
+        uri = f"sqlite:///{tracked}/mlflow.db"
+        for source in ({"data.source": "here"}, {"data.source": "None", "further": 1}):
+            journal.add("start", SWEEP, name="moved", tags={}, params={"data.name": "mnist", **source})
+            tracker = Tracker(uri, "mnist/moved", "id", journal)
+            tracker.start()
+            assert (tracker.close(), tracker.refused) == (0, [])
+        run_id = tracker.run_id(SWEEP)
+        assert run_id is not None
+        params = MlflowClient(uri).get_run(run_id).data.params
+        assert params == {"data.name": "mnist", "data.source": "here", "further": "1"}
+
 
 KILLED = """
 import os, signal, sys

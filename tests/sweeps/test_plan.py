@@ -6,16 +6,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from sweeps._cluster import Cluster
-from sweeps._launch import launch
-from sweeps._plan import Plan, describe_plan
+from sweeps._images import prepared_images
+from sweeps._launch import as_it_would_be, launch
+from sweeps._plan import Plan, describe_plan, make_plan
+from sweeps._settings import parse
 from sweeps._space import Sweep
+from sweeps._study import open_storage, open_study
 from sweeps._tracker import check
+from vqvae_core.overrides import with_overrides
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -65,7 +70,8 @@ def test_resources_are_shared_out(
 
 MISTAKES = {
     "unknown data set": (["--dataset", "nonesuch"], "nonesuch"),
-    "a game misspelled": (["--dataset", "boxin"], "games of similar names: Boxing"),
+    "a game misspelled": (["--dataset", "boxin"], "data.name is 'boxin' (did you mean Boxing?)"),
+    "a data set misspelled": (["--dataset", "mnits"], "data.name is 'mnits' (did you mean mnist?)"),
     "a game of too few frames": (["--dataset", "boxing", "--data.frames", "2"], "frames is 2; allowed is"),
     "a folder for a name": (["--dataset", "pictures/mine"], "python -m vqvae_core.data import DIR"),
     "K = 0": (["--model.num_codes", "0"], "model.num_codes is 0; allowed is an integer >= 2"),
@@ -189,6 +195,42 @@ def test_a_dry_run_says_everything_and_does_nothing(
     ):
         assert expected in printed
     assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_dry_run_refuses_a_taken_name_as_the_sweep_would(
+    workplace: Path, question: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--dataset", "digits", "--images"]
+    plan = make_plan(question, parse(question, [*given, "900"], "sweeps/question.py"))
+    have = prepared_images(plan.base.data)
+    assert have is not None
+    open_study(replace(plan, data_fingerprint=have.fingerprint), open_storage(plan.storage))
+    before = {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()}
+    said = []
+    for arguments in (["600", "--dry-run"], ["600"]):
+        with pytest.raises(SystemExit) as caught:
+            launch(question, [*given, *arguments])
+        assert caught.value.code == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        said.append(printed.err)
+    assert said[0] == said[1]
+    assert "the sweep question-digits was begun with other settings (train.eval_every 100 -> 67, " in said[0]
+    assert "train.images 900 -> 600); give --name for another sweep, or --fresh" in said[0]
+    for arguments, name in ((["900"], "question-digits"), (["600", "--fresh"], "question-digits-2")):
+        launch(question, [*given, *arguments, "--dry-run"])
+        assert capsys.readouterr().out.startswith(f"sweep     {name}\n")
+    assert {path: path.read_bytes() for path in workplace.rglob("*") if path.is_file()} == before
+
+
+def test_a_dry_run_compares_the_images_where_they_are(make: Callable[..., Plan], workplace: Path) -> None:
+    plan = make()
+    open_study(replace(plan, data_fingerprint="others"), open_storage(plan.storage))
+    assert as_it_would_be(plan, fresh=True).name == "question-digits-2"
+    with pytest.raises(ValueError, match=r"other settings \(data others -> [0-9a-f]+\)"):
+        as_it_would_be(plan, fresh=False)
+    elsewhere = with_overrides(plan.base, {"data.root": str(workplace / "nothing")})
+    assert as_it_would_be(replace(plan, base=elsewhere), fresh=False).data_fingerprint == ""
 
 
 def test_what_may_not_change_under_a_name(make: Callable[..., Plan]) -> None:

@@ -238,6 +238,49 @@ def test_a_driver_that_is_stopped_loses_nothing(tracked: Path, undisturbed: tupl
         assert runs[label].info.status == expected[label].info.status
 
 
+# In a mount namespace of its own: a disk of 32 MiB for the runs, which is filled at the first report, and then cleared.
+FILLED = """
+import subprocess, sys, time
+from contextlib import suppress
+from pathlib import Path
+ballast, journal = Path("runs/ballast"), Path("runs/beta_lr-digits/journal.jsonl")
+ballast.parent.mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", "runs"], check=True)
+driver = subprocess.Popen(sys.argv[1:])
+while driver.poll() is None and not (journal.exists() and '"kind": "report"' in journal.read_text()):
+    time.sleep(0.05)
+with suppress(OSError), ballast.open("wb", buffering=0) as file:
+    while True:
+        file.write(bytes(512))
+print("filled", driver.wait(), flush=True)
+ballast.unlink()
+print("cleared", subprocess.run(sys.argv[1:]).returncode)
+"""
+
+
+def test_a_disk_that_is_full_stops_the_sweep_until_there_is_room(tracked: Path, undisturbed: tuple[Path, str]) -> None:
+    alone = ["unshare", "--map-root-user", "--mount"]
+    trial = [*alone, "mount", "-t", "tmpfs", "tmpfs", str(tracked)]
+    if not shutil.which("unshare") or subprocess.run(trial, capture_output=True).returncode:
+        pytest.skip("a user may not mount anything on this machine")
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", FILLED, *LONG],
+        cwd=tracked,
+        env={**os.environ, "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "\nfilled 1\n" in done.stdout and done.stdout.endswith("\ncleared 0\n"), done.stdout + done.stderr
+    told = re.findall(r"^error: No space left on device: .*; make room, then the same command .*$", done.stderr, re.M)
+    assert len(told) == 1, done.stderr
+    table = done.stdout[done.stdout.index("rank ") :].split("\n\n")[0]
+    assert table in undisturbed[1]
+    runs, expected = runs_of(tracked, "digits/beta_lr"), runs_of(undisturbed[0], "digits/beta_lr")
+    for label in ("000", "001", "002"):
+        assert history(tracked, runs[label]) == history(undisturbed[0], expected[label])
+
+
 def test_two_workers_train_one_trial_on_a_folder_of_pictures(tracked: Path, png_folder: Path) -> None:
     import_it = [
         "-m",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import files_of_at_most
 
 from sweeps._plan import Plan
 from sweeps._trial import ERROR, StopFile, TrialActor, train
+from vqvae_core.checkpoint import WEIGHTS
 from vqvae_core.data import prepare
 from vqvae_core.overrides import flatten
 
@@ -129,11 +131,48 @@ def test_a_loss_that_is_no_number_ends_the_trial_with_its_reason(plan: Plan, tmp
 def test_running_out_of_memory_is_a_reason_too(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    # A convolution of more bytes than a process has addresses.
+    actor = actor_of(plan, tmp_path / "000", **{"model.hidden": 2_500_000})
+    last = results(actor)[-1]
+    assert last["failed"].startswith("RuntimeError: ") and "allocate" in last["failed"]
+    actor.reset_config({"experiment": flatten(plan.base), "folder": str(tmp_path / "001"), **images_of(plan)})
+    assert results(actor)[-1]["images_seen"] == 270  # the actor is as good as new
+
     def out_of_memory(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr("sweeps._trial.fit", out_of_memory)
-    assert actor_of(plan, tmp_path / "000").step()["failed"].startswith("OutOfMemoryError: CUDA out of memory")
+    assert actor_of(plan, tmp_path / "002").step()["failed"].startswith("OutOfMemoryError: CUDA out of memory")
+
+
+def test_a_checkpoint_that_was_cut_short_is_named_and_the_one_before_it_used(plan: Plan, tmp_path: Path) -> None:
+    whole = results(actor_of(plan, tmp_path / "whole"))
+    broken = actor_of(plan, tmp_path / "broken")
+    for _ in range(4):
+        broken.step()
+    del broken
+    last = tmp_path / "broken" / "checkpoints" / "at-000000000120"
+    with (last / WEIGHTS).open("r+b") as file:
+        file.truncate(1000)
+    continued = results(actor_of(plan, tmp_path / "broken"))
+    notes = continued[0]["notes"]
+    assert str(last / WEIGHTS) in notes[0] and notes[1] == "continues at 90 images"
+    assert [figures(r) for r in continued] == [figures(r) for r in whole]
+
+
+def test_a_full_disk_stops_the_sweep_and_leaves_no_half_of_a_checkpoint(plan: Plan, tmp_path: Path) -> None:
+    whole = results(actor_of(plan, tmp_path / "whole"))
+    actor = actor_of(plan, tmp_path / "full")
+    actor.step()
+    with files_of_at_most(10_000):  # as a quota: less than the weights have
+        told = [actor.step() for _ in range(2)]
+    assert told[0]["halt"].startswith("File too large: ") and told[0] == told[1]  # asked again before the sweep stops
+    assert told[0]["interrupted"] and not told[0]["done"]
+    kept = sorted(path.name for path in (tmp_path / "full" / "checkpoints").iterdir())
+    assert kept == ["at-000000000030"]
+    del actor
+    continued = results(actor_of(plan, tmp_path / "full"))
+    assert [figures(r) for r in continued] == [figures(r) for r in whole]
 
 
 def test_a_node_that_does_not_see_the_folder_makes_the_same_images(plan: Plan, tmp_path: Path) -> None:

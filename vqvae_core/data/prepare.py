@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.progress import track
 from vqvae_core.config import DataConfig
 from vqvae_core.data import sources
 from vqvae_core.data.folder import Dataset, carve, dataset_writer, open_dataset, prepared
-from vqvae_core.overrides import first_line
+from vqvae_core.overrides import did_you_mean, first_line
 
 VALID_SHARE, VALID_MOST = 0.1, 5000
 
@@ -87,8 +87,12 @@ def make(folder: Path, name: str, source: sources.Source) -> Dataset:
     return open_dataset(folder)
 
 
-def find_source(data: DataConfig) -> sources.Source:
-    """The images behind a name, not yet read."""
+def find_source(data: DataConfig, others: Sequence[str] = ()) -> sources.Source:
+    """The images behind a name, not yet read.
+
+    Raises ``ValueError`` for a name that is nowhere, with the one that may have been meant: a data set's, or one of
+    ``others``, which somebody else makes.
+    """
     known = KNOWN.get(data.name)
     if data.source is not None:
         return sources.parquet(_source_folder(Path(data.source), data.name), data.size, known.size if known else 0)
@@ -100,10 +104,11 @@ def find_source(data: DataConfig) -> sources.Source:
         return sources.parquet(_download(data.name, known), data.size, known.size)
     if data.size and (own := Path(data.root, data.name, "dataset.json")).exists():
         raise ValueError(f"data.size is {data.size}; allowed is 0 for what is prepared already, as {own.parent}")
-    there = ", ".join(dict.fromkeys(["digits", *KNOWN, *(folder.name for folder in prepared(Path(data.root)))]))
+    there = list(dict.fromkeys(["digits", *KNOWN, *(folder.name for folder in prepared(Path(data.root)))]))
     raise ValueError(
-        f"data.name is {data.name!r}; allowed is one of {there}, or what you first make of a folder of images "
-        f"(python -m vqvae_core.data import) or of an Atari game (python -m atari_collect)"
+        f"data.name is {data.name!r}{did_you_mean(data.name, [*there, *others])}; allowed is one of {', '.join(there)},"
+        f" or what you first make of a folder of images (python -m vqvae_core.data import) or of an Atari game "
+        f"(python -m atari_collect)"
     )
 
 
