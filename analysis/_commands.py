@@ -18,6 +18,9 @@ ROWS = ("vqvae_mse", "vqvae_ema", "vae_mse", "vqvae", "vae", "vimco", "dvae")  #
 PLACES = ("data.root", "data.source", "train.device", "train.eval_batch")
 
 
+# Those without which another machine, or this one from another folder, finds other images or none; with their defaults.
+IMAGES = {"data.source": "None", "data.root": "data"}
+
 # Options that say where things lie on the machine of whoever typed them.
 FOLDERS = re.compile(r"(--(?:data[-.](?:source|root)|out)[ =])(?:'[^']*'|\S+)")
 
@@ -35,7 +38,10 @@ def how_to_make(dataset: str, row: str, sweeps: Path = SWEEPS) -> str | None:
 
 
 def how_to_repeat(config: Mapping[str, str], seeds: Sequence[int | None]) -> str | None:
-    """The command that trains a configuration with each of its seeds; None when no preset is near enough."""
+    """The command that trains a configuration with each of its seeds; None when no preset is near enough.
+
+    Where the images come from and lie is in it as far as the configuration says so.
+    """
     dataset, model = config.get("data.name", ""), config.get("model.type", "")
     preset = next((name for name in (f"{dataset}_{model}", f"cifar10_{model}") if name in PRESETS), None)
     if preset is None or None in seeds:
@@ -45,12 +51,34 @@ def how_to_repeat(config: Mapping[str, str], seeds: Sequence[int | None]) -> str
     words = [
         f"--{name} {shlex.quote(config[name])}" for name in fields if name in config and config[name] != base[name]
     ]
+    words += [
+        f"--{name} {shlex.quote(config[name])}" for name, usual in IMAGES.items() if config.get(name, usual) != usual
+    ]
     train = " ".join(["python -m vqvae_core", preset, *words])
     if len(seeds) == 1:
         own = config.get("out", f"runs/{preset}")  # where it lies, which later commands name it by
         return f"{train} --seed {seeds[0]}" + (f" --out {shlex.quote(own)}" if own != f"runs/{preset}" else "")
     numbers = " ".join(map(str, seeds))
     return f"for seed in {numbers}; do {train} --seed $seed --out runs/{preset}-$seed; done"
+
+
+def how_to_collect(source: Mapping[str, object], name: str) -> str | None:
+    """The command that collects a data set of frames, from what was noted of it; None where its sweep does that."""
+    if not source or name.partition("-")[0] == str(source["game"]).lower():
+        return None
+    size = f"{source['height']}" + (f"x{source['width']}" if source["width"] != source["height"] else "")
+    chosen = {
+        "game": (source["game"], None),
+        "frames": (source["frames"], 60_000),
+        "size": (size, "84"),
+        "seed": (source["seed"], 0),
+        "frame-skip": (source["frame_skip"], 4),
+        "stickiness": (source["stickiness"], 0.25),
+        "policy": (source["policy"], "random"),
+        "kernel": (source["kernel"], "area"),
+    }
+    words = [f"--{option} {shlex.quote(str(value))}" for option, (value, usual) in chosen.items() if value != usual]
+    return " ".join(["python -m atari_collect", *words, "--out", f"data/{name}"])
 
 
 def repeatable(command: str) -> str:

@@ -61,11 +61,11 @@ def curves(uri: str, dataset: str | None, out: Path, chosen: argparse.Namespace)
 
 
 def rate_distortion(uri: str, dataset: str | None, out: Path, chosen: argparse.Namespace) -> list[Path]:
-    """Every complete VQ-VAE as a point: what its codes cost against what they leave to be paid for the pixels."""
+    """Every VQ-VAE trained to its end as a point: what its codes cost against what they leave to pay for the pixels."""
     paths: list[Path] = []
     wanted = ("valid/bits_per_dim", "valid/distortion", "valid/rate_unigram")
     for name, runs in by_dataset(complete(uri, wanted), dataset).items():
-        runs = [run for run in runs if run.model == "vqvae"]
+        runs = trained_once([run for run in runs if run.model == "vqvae"])
         points = [(run.metrics["valid/rate_unigram"], run.metrics["valid/distortion"]) for run in runs]
         if len(points) < 2:
             continue
@@ -163,6 +163,18 @@ def sums(axis: Any, points: Sequence[tuple[float, float]]) -> None:
 def complete(uri: str, measured: Sequence[str] = ("valid/bits_per_dim",)) -> list[Run]:
     """Complete trials and replicates that have some metrics."""
     return find_runs(uri, Query("FINISHED", tuple(measured), tags_not={"stage": "sweep"}))
+
+
+def trained_once(runs: Sequence[Run]) -> list[Run]:
+    """Each training once: a trial that took the result of another run is shown only where that run is not."""
+    known = {run.id: run for run in runs}
+
+    def origin(run: Run) -> str:
+        while (taken := run.tags.get("cache.run", run.id)) in known and taken != run.id:
+            run = known[taken]
+        return taken
+
+    return list({origin(run): run for run in sorted(runs, key=lambda run: "cache.run" not in run.tags)}.values())
 
 
 def by_dataset(runs: Iterable[Run], only: str | None) -> Mapping[str, list[Run]]:

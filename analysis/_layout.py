@@ -159,6 +159,7 @@ def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
         Column("model", [_label(row) for row, _ in made], left=True, most=10),
         Column("R\nuniform", [_figure(result.rates.get("uniform")) for result in results]),
         Column("Equation 7,\nnot a likelihood", [_figure(result.eq7) for result in results]),
+        Column("chan-\nnels", [result.config.get("model.hidden", "-") for result in results]),
         Column("images\nseen", [_images_seen(result) for result in results]),
         Column("train\nimages", [_count(result.data.get("train")) for result in results]),
         Column("valid\nimages", [_count(result.data.get("valid")) for result in results]),

@@ -15,7 +15,8 @@ from analysis import _plots
 from analysis._commands import how_to_repeat
 from analysis._parallel import parallel
 from analysis._plots import Cost
-from analysis._rows import NAMES, configuration
+from analysis._puzzles import PUZZLES
+from analysis._rows import NAMES
 from analysis._size import Counter
 from analysis._statistics import common_budget, importance, pareto
 from analysis._sweep import OBJECTIVE, STATES, Sweep, Trial, spread
@@ -46,10 +47,11 @@ def page(sweep: Sweep, uri: str) -> dict[str, Any]:
         "sweep": sweep,
         "title": f"{sweep.run.name}: {NAMES.get(sweep.run.dataset, sweep.run.dataset)}",
         "question": sweep.run.tags.get("question", ""),
-        "answer": answer(sweep),
+        "answer": measured_answer(sweep) if sweep.measured else answer(sweep),
         "facts": facts(sweep),
         "settings": settings(sweep),
         "ranking": ranking(sweep),
+        "measured": measurements(sweep) if sweep.measured else None,
         "columns": ranking_columns(sweep),
         "left_out": max(0, len(sweep.trials) - ROWS),
         "csv": data_uri(table_csv(sweep, size).encode(), "text/csv"),
@@ -117,6 +119,34 @@ def answer(sweep: Sweep) -> list[str]:
     return said
 
 
+def measured_answer(sweep: Sweep) -> list[str]:
+    """What is said of measurements, which have no winner: what they show is for whoever asked to read from them."""
+    count = sweep.count("complete")
+    said = [f"{count} cases were measured, of which none is to win." if count > 1 else "One case was measured."]
+    puzzle = next((puzzle for puzzle in PUZZLES if puzzle.sweep == sweep.run.name), None)
+    if puzzle:
+        said.append(f"They are puzzle {puzzle.number} of the report; python analysis/puzzles.py says what they show.")
+    return said
+
+
+def measurements(sweep: Sweep) -> list[list[str]]:
+    """The figures of measured cases as a table, headings first; whatever there is more of goes down the page."""
+    cases = [trial for trial in sweep.trials if trial.state == "complete"]
+    metrics = sorted({name for trial in cases for name in trial.run.metrics})
+    cells = [[_figure(trial.run.metrics.get(name)) for name in metrics] for trial in cases]
+    names = [trial.name for trial in cases]
+    table = [["case", *metrics], *([name, *row] for name, row in zip(names, cells, strict=True))]
+    if len(metrics) <= len(cases):
+        return table
+    table[0][0] = "figure"
+    return [list(column) for column in zip(*table, strict=True)]
+
+
+def _figure(value: float | None) -> str:
+    """Five digits of a figure of whatever size."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.5g}"
+
+
 def figures_of(trial: Trial) -> str:
     """``000 (3.6231 bits/dim, foreground error 0.9371)``: a trial of a front, with what it was judged by."""
     foreground = trial.run.metrics.get(FOREGROUND)
@@ -155,8 +185,8 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
         for name, value in [
             ("Data", ", ".join(filter(None, data))),
             ("From", tags.get("data.from", "")),
-            ("Trials", ends or "none yet"),
-            ("Model", sweep.run.model),
+            ("Cases" if sweep.measured else "Trials", ends or "none yet"),
+            ("Model", "" if sweep.measured else sweep.run.model),
             ("Budget of a trial", f"{budget:,} images" if budget else ""),
             ("Hardware", tags.get("hardware", "")),
             ("Code", commit),
@@ -187,8 +217,8 @@ def ranking_columns(sweep: Sweep) -> list[tuple[str, str]]:
     return [
         ("rank", "place among complete trials"),
         ("trial", "number in the sweep"),
-        *((dimension.label, dimension.name) for dimension in sweep.dimensions),
         ("bits/dim", "on the validation images, at the last report; less is better"),
+        *((dimension.label, dimension.name) for dimension in sweep.dimensions),
         ("D", "distortion, bits/dim"),
         ("R", "rate of the codes under the prior that prices them, bits/dim"),
         ("perplexity", "of the codes"),
@@ -229,7 +259,8 @@ def ranking(sweep: Sweep) -> list[dict[str, Any]]:
 def table_csv(sweep: Sweep, size: Mapping[str, float]) -> str:
     """Every trial and replicate with all digits."""
     rows: list[dict[str, object]] = []
-    metrics = sorted({name for t in sweep.trials for name in t.run.metrics if name.startswith(("valid/", "test/"))})
+    wanted = ("",) if sweep.measured else ("valid/", "test/")
+    metrics = sorted({name for t in sweep.trials for name in t.run.metrics if name.startswith(wanted)})
     for trial in sweep.trials:
         for run in (trial.run, *trial.replicates):
             row: dict[str, object] = {"trial": trial.name, "run": run.id, "seed": run.seed, "end": trial.state}
@@ -359,7 +390,7 @@ def commands(sweep: Sweep, uri: str) -> list[tuple[str, str]]:
         found.append(("the sweep; where it has been made, this continues it", tags["command"]))
     best = sweep.best
     if best:
-        again = how_to_repeat(configuration(best.run), sorted({r.seed for r in (best.run, *best.replicates)}, key=str))
+        again = how_to_repeat(best.run.params, sorted({r.seed for r in (best.run, *best.replicates)}, key=str))
         if again:
             found.append((f"trial {best.name} alone, without Ray", again))
     own = f"python analysis/report.py --sweep {shlex.quote(sweep.run.name)}"

@@ -16,6 +16,15 @@ from analysis._svg import Scale, group, label, line, path, picture, scale_of
 from analysis._sweep import Sweep, Trial, spread
 
 SHADES = 5  # of the lines, from the best fifth to the worst
+UNITS = {  # of an axis, by its name, for who hears where a handle is; most settings are plain numbers or words
+    "bits/dim": "bits/dim",
+    "batch_size": "images",
+    "hidden": "channels",
+    "code_dim": "dimensions",
+    "num_codes": "codes",
+    "codes": "codes",
+    "codes_per_position": "codes",
+}
 
 
 def parallel(sweep: Sweep, named: str) -> Chart | None:
@@ -90,4 +99,5 @@ def axis(name: str, unit: Scale, number: int, point: Place, upright: bool) -> Ma
     low, high = (unit.options[0], unit.options[-1]) if unit.options else (unit.low, unit.high)
     data |= {"data_low": f"{low}", "data_high": f"{high}", "data_scale": "log" if unit.log else "linear"}
     data |= {"data_options": "|".join(unit.options)} if unit.options else {}
+    data |= {"data_unit": UNITS[name]} if name in UNITS else {}
     return group(*parts, class_="an-axis", **data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis._verdicts import (
     BITS,
@@ -13,6 +13,7 @@ from analysis._verdicts import (
     Puzzle,
     difference,
     mean,
+    named,
     of_all,
     scale_of,
     values,
@@ -85,7 +86,7 @@ def beta(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         low, high = (mean(arms[f"beta_{beta}_lr_{lr}"], "valid/latent_rms") for beta in ("0.25", "1.0"))
         evidence.append(f"lr {lr}: rms of the latents {low:.3f} at beta 0.25, {high:.3f} at beta 1")
     runs = [run for arm, own in arms.items() if arm.startswith("beta_0.25") for run in own]
-    rises = [curve[-1][1] - min(value for _, value in curve) for curve in curves(runs, BITS).values()]
+    rises = [curve[-1][1] - min(value for _, value in curve) for run in runs if (curve := curves[run.id])]
     broken = sum(run.params["arm"].startswith("beta_0.25") for run in failed) + sum(rise > RISE for rise in rises)
     count = len(runs) + sum(run.params["arm"].startswith("beta_0.25") for run in failed)
     epochs = int(runs[0].params["train.images"]) // EPOCH
@@ -98,7 +99,11 @@ def beta(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
             f"(so fewer than {bound:.0%} do, at 95 %)."
         )
     evidence.append(f"runs at beta 0.25 end at most {max(rises):.3f} bits/dim above their own best")
-    return Finding(answer, evidence, BITS, of_all(arms), scale_of(arms, f"{epochs} epochs"))
+    seeds = {lr: len(arms[f"beta_0.25_lr_{lr}"]) for lr in ("0.0003", "0.001")}
+    note = f"{epochs} epochs of {EPOCH:,} images, " + ", ".join(f"{n} seeds at lr {lr}" for lr, n in seeds.items())
+    if len(set(seeds.values())) > 1:
+        note += f" (the command makes {max(seeds.values())} of each)"
+    return Finding(answer, evidence, BITS, of_all(arms), scale_of(arms, note, seeds=False))
 
 
 def unseen_label(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
@@ -127,42 +132,61 @@ def unseen_label(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
     return Finding(answer, evidence, "bits_per_code", shown, scale)
 
 
-def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
-    """5: why does the second VQ-VAE lose the players?"""
-    report, rest = arms["report"][0], [runs[0] for arm, runs in sorted(arms.items()) if arm != "report"]
+LOST = "valid/second_foreground_error"  # where players, score and clock are: 0 all is kept, 1 only background
+CHANGES = (  # what is changed, from which setting, to which
+    ("codebooks kept alive", "report", "alive"),
+    ("twelve times as many codes of the whole map", "alive", "rate"),
+    ("as many codes, each of a cell and heard there", "rate", "cells"),
+    ("three codes of weighed positions and not of their mean", "alive", "positions"),
+    ("a decoder twice as wide", "alive", "decoder"),
+    ("a loss that weighs rare codes more", "alive", "rare"),
+)
 
-    def words(run: Run) -> str:
-        m, p = run.metrics, run.params
-        left = m["second_foreground_error"]
-        codes = f"{p['model.codes']} codes, {p['model.pooling']} pooling"
-        if p["model.pooling"] == "none":
-            codes = "a code for each cell" if p["model.codes"] == "1" else f"{p['model.codes']} codes for each cell"
+
+def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
+    """5: why does the second VQ-VAE lose the players? By settings of which each is one change away from another."""
+    gaps = {words: difference(arms, after, before, LOST) for words, before, after in CHANGES}
+    helped = [words for words, gap in gaps.items() if gap.clear and gap.mean < 0]
+    harmed = [words for words, gap in gaps.items() if gap.clear and gap.mean > 0]
+    unclear = [words for words, gap in gaps.items() if not gap.clear]
+    parts = [
+        f"{verb}: {'; '.join(some)}"
+        for verb, some in (
+            ("what keeps more of them, alone", helped),
+            ("what keeps less", harmed),
+            ("what cannot be told from no change", unclear),
+        )
+        if some
+    ]
+    answer = f"By one change at a time. {'. '.join(part[0].upper() + part[1:] for part in parts)}."
+
+    def state(arm: str) -> str:
+        m = {name: mean(arms[arm], f"valid/{name}") for name in ("information", "information_most", "perplexity")}
         return (
-            f"{codes}, {p['model.condition']} condition, {int(p['images_seen']):,} images: a map is "
-            f"{m['information']:.1f} bits dearer under another image's codes, which can hold "
-            f"{m['information_most']:.0f} bits; the error of players, score and clock is {left:.3f} "
-            f"(0 all is kept, 1 only background; first VQ-VAE alone {m['first_foreground_error']:.3f})"
+            f"{with_interval(values(arms[arm], LOST), 3)} of an empty ring's error is left (1: nothing of them is "
+            f"kept); a map is {m['information']:.1f} bits dearer under another image's codes, which hold at most "
+            f"{m['information_most']:.0f}"
         )
 
-    lost = report.metrics["second_foreground_error"]
-    kept = [run for run in rest if run.metrics["second_foreground_error"] < lost]
-    used = report.metrics["information"]
-    answer = (
-        f"Not because the codes are ignored: the decoder uses {used:.0f} bits of the report's three codes, and they do "
-        f"not say where the players are ({lost:.2f} of an empty ring's error is left)"
-    )
-    if kept:
-        best = min(kept, key=lambda run: run.metrics["second_foreground_error"])
-        left = best.metrics["second_foreground_error"]
-        answer += f"; more codes, and such as know where things are, keep more ({left:.2f})."
-    else:
-        answer += "; no other setting here keeps more."
-    evidence = [f"the report's: {words(report)}", *(f"another: {words(run)}" for run in rest)]
+    evidence = [f"the report's three codes: {state('report')}"]
+    evidence += [
+        f"{words}: error {gap.mean:+.3f}"
+        + ("" if gap.half is None else f" ± {gap.half:.3f}")
+        + f" (n = {gap.n} seeds), "
+        f"{before} -> {after}: {state(after)}"
+        for (words, before, after), gap in zip(CHANGES, gaps.values(), strict=True)
+    ]
+    run = arms["report"][0]
+    first = mean([run for own in arms.values() for run in own], "valid/first_foreground_error")
+    evidence.append(f"the first VQ-VAE alone, the same under all of them: {first:.3f}")
+    counts = sorted({len(own) for own in arms.values()})
     scale = (
-        f"all validation frames of {report.dataset}; one training of each, so without an interval over seeds; the "
-        "trainings differ also in batch, learning rate, quantiser and D (the commands below)"
+        f"{named(run)}, frames of {run.tags.get('data.shape', '?').rpartition('x')[0].replace('x', ' x ')} pixels (the "
+        f"report: 84 x 84), one first stage, {int(run.params['train.images']):,} maps seen at batch "
+        f"{run.params['train.batch_size']}, {' or '.join(map(str, counts))} seeds; so short a training may favour what "
+        "learns fast"
     )
-    return Finding(answer, evidence, "second_foreground_error", of_all(arms, "second_foreground_error"), scale)
+    return Finding(answer, evidence, LOST, of_all(arms, LOST), scale)
 
 
 def memory(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
@@ -202,13 +226,19 @@ DEFINITIONS = {
 
 
 def definitions(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
-    """7: why does Table 1 differ?"""
-    model, blurred, grey = (arms[name][0] for name in ("the model", "the model, blurred", "a grey image"))
+    """7: why does Table 1 differ? By the newest model, with those on other data sets beside it."""
+    names = ("the model", "the model, blurred", "a grey image")
+    models: dict[str, dict[str, Run]] = {}  # of each data set, in the order in which they were measured
+    for name in names:
+        for run in arms[name]:
+            models.setdefault(run.dataset, {})[name] = run
+    *others, newest = models.values()
+    model, blurred, grey = (newest[name] for name in names)
     three = ((model, "the model"), (blurred, "blurred"), (grey, "grey"))
     upside_down = grey.metrics["bits/eq7"] < blurred.metrics["bits/eq7"] < model.metrics["bits/eq7"]
-    others = [run.metrics for run in (blurred, grey)]
+    rivals = [run.metrics for run in (blurred, grey)]
     masses = ("bits/gaussian_mass", "bits/logistic_mass")
-    right = all(model.metrics[name] < min(m[name] for m in others) for name in masses)
+    right = all(model.metrics[name] < min(m[name] for m in rivals) for name in masses)
     answer = (
         "Equation 7 is no likelihood: under it a blurred reconstruction beats the model and a grey image beats both; "
         "as a mass of integers under a fitted scale the model is the best of the three."
@@ -220,23 +250,42 @@ def definitions(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         for name, words in DEFINITIONS.items()
     ]
     count = int(model.params["test_images"])
-    for name in ("bits/eq7", "bits/logistic_mass"):
-        gap = blurred.metrics[f"{name}_more"], blurred.metrics[f"{name}_more_half"]
-        evidence.append(
-            f"{DEFINITIONS[name]}, blurred minus model: {gap[0]:+.4f} ± {gap[1]:.4f} (n = {count:,} images)"
+    evidence += [f"{words}: {gaps_of(newest, name)} (n = {count:,} images)" for name, words in PAIRED.items()]
+    evidence.append(
+        f"codes at {model.metrics['rate']:.4f} bits/dim (uniform prior); the original paper's on CIFAR10 have 1.875"
+    )
+    for other in others:
+        first = other["the model"]
+        images = int(first.params["test_images"])
+        evidence += [
+            f"{named(first)}, {words}: {gaps_of(other, name)} (n = {images:,} images)" for name, words in PAIRED.items()
+        ]
+        wide = ", ".join(
+            f"{run.metrics['bits/sigma_1']:.3f} {what.removeprefix('the model, ')}" for what, run in other.items()
         )
-    rate = model.metrics["rate"]
-    evidence.append(f"codes at {rate:.4f} bits/dim (uniform prior); the original paper's on CIFAR10 have 1.875")
+        evidence.append(f"{named(first)}, {DEFINITIONS['bits/sigma_1']}: {wide}")
     shown = {
         f"{words}: {what}": [run.metrics[name]]
         for name, words in (("bits/eq7", "Equation 7"), ("bits/logistic_mass", "mass of a logistic"))
         for run, what in three
     }
-    scale = (
-        f"all definitions on one model of {model.dataset}, mse {model.metrics['mse']:.4f}, "
-        f"{int(model.params['images_seen']):,} images seen, and its {count:,} test images"
+    scale = "all definitions on one model of " + " and on one of ".join(
+        f"{named(run)}, mse {run.metrics['mse']:.4f}, {int(run.params['images_seen']):,} images seen, and its "
+        f"{int(run.params['test_images']):,} test images"
+        for run in (model, *(other["the model"] for other in others))
     )
     return Finding(answer, evidence, "bits/dim", shown, scale)
+
+
+PAIRED = {name: DEFINITIONS[name] for name in ("bits/eq7", "bits/logistic_mass")}  # measured image by image
+
+
+def gaps_of(models: Mapping[str, Run], metric: str) -> str:
+    """How much dearer blurring and grey are than the model itself, with 95 % intervals over the test images."""
+    pairs = (("blurred", models["the model, blurred"].metrics), ("grey", models["a grey image"].metrics))
+    return ", ".join(
+        f"{what} minus model {m[f'{metric}_more']:+.4f} ± {m[f'{metric}_more_half']:.4f}" for what, m in pairs
+    )
 
 
 def in_place(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
@@ -308,16 +357,16 @@ PUZZLES = (
         "python sweeps/puzzles/unseen_label.py --checkpoint boxing_prior",
         "a gradient that reaches row 1, or training data with the label 1",
         unseen_label,
-        "gallery/figure-08-boxing.png",
+        pictures=("gallery/figure-08-boxing.png",),
     ),
     Puzzle(
         5,
         "Why does the second VQ-VAE lose the players?",
         "puzzle_three_codes",
-        "python sweeps/puzzles/three_codes.py --checkpoint boxing_hierarchy --checkpoint boxing_hierarchy_better",
-        "the report's three pooled codes keeping the players with more training; or a better setting that does not",
+        "python sweeps/puzzles/three_codes.py --model.first boxing44_vqvae",
+        "another order of the settings at the report's size and budget, with intervals apart",
         three_codes,
-        "gallery/figure-09-boxing.png",
+        pictures=("gallery/figure-09-boxing.png",),
     ),
     Puzzle(
         6,
@@ -334,6 +383,7 @@ PUZZLES = (
         "python sweeps/puzzles/definitions.py --checkpoint cifar10_vqvae",
         "a model that Equation 7 prefers to its own blurred reconstructions",
         definitions,
+        every_dataset=True,
     ),
     Puzzle(
         8,

@@ -158,7 +158,7 @@ def summary(runs: list[Run], sweeps: Mapping[str, Run], split: str) -> Result:
             "fingerprint": tags.get("data.fingerprint"),
             **{name: int(count) if count.isdecimal() else None for name, count in counts.items()},
         },
-        command=without_places(_noted("command", runs, own)) or how_to_repeat(config, seeds),
+        command=without_places(_noted("command", runs, own) or how_to_repeat(runs[0].params, seeds)),
         commit=list(dict.fromkeys(run.commit for run in runs)),
         hardware=_noted("hardware", runs, own),
         seeds=seeds,

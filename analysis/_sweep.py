@@ -144,6 +144,11 @@ class Sweep:
         return chosen or next((t for t in self.trials if t.complete), None)
 
     @property
+    def measured(self) -> bool:
+        """Whether its runs are measurements: over, with figures of their own, and nothing by which to rank them."""
+        return self.count("complete") > 0 and not any(math.isfinite(trial.value) for trial in self.trials)
+
+    @property
     def confirmed(self) -> list[Trial]:
         """Complete trials with several seeds, best mean first."""
         return sorted((t for t in self.trials if t.complete and t.replicates), key=lambda t: t.mean)

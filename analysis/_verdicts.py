@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from analysis._commands import how_to_repeat
+from analysis._commands import how_to_collect, how_to_repeat, repeatable
+from analysis._rows import NAMES
 from analysis.runs import Curve, Query, Run, find_curves, find_runs
 from vqvae_core.intervals import interval
 
 BITS = "valid/bits_per_dim"
 Arms = Mapping[str, Sequence[Run]]  # the runs of each setting, by seed
-Curves = Callable[[Sequence[Run], str], Mapping[str, Curve]]
+Curves = Mapping[str, Curve]  # of bits/dim, by the run's id
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,18 @@ class Puzzle:
     sweep: str  # name of its sweep in the tracker
     program: str  # that makes it
     overturned_by: str
-    read: Callable[[Arms, Sequence[Run], Curves], Finding]  # (complete runs, failed ones, histories of a metric)
-    picture: str = ""  # of images, among the published ones
+    read: Callable[[Arms, Sequence[Run], Curves], Finding]  # (complete runs, failed ones, histories of bits/dim)
+    pictures: Sequence[str] = ()  # of images, among the published ones
+    every_dataset: bool = False  # whether the newest sweep of each data set counts, not the newest alone
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the tracker has for one puzzle."""
+
+    sweeps: Sequence[Run]  # newest first; further ones are of other data sets
+    runs: Sequence[Run]  # of them
+    curves: Curves
 
 
 @dataclass(frozen=True)
@@ -51,34 +62,52 @@ class Verdict:
     needs: Sequence[str] = ()  # commands that train what the puzzle's own looks at
 
 
-def verdicts(uri: str, puzzles: Sequence[Puzzle]) -> dict[int, Verdict]:
-    """Of each puzzle that the tracker has runs for, the verdict of its newest sweep.
+def verdicts(found: Mapping[int, Evidence], puzzles: Sequence[Puzzle]) -> dict[int, Verdict]:
+    """Of each puzzle that there is enough for, its verdict."""
+    made = {puzzle.number: verdict(puzzle, found[puzzle.number]) for puzzle in puzzles if puzzle.number in found}
+    return {number: one for number, one in made.items() if one}
+
+
+def evidence(uri: str, puzzles: Sequence[Puzzle]) -> dict[int, Evidence]:
+    """What the tracker has for each puzzle: its newest sweep, or that of each data set.
 
     Raises ``ValueError`` when the tracker cannot be read.
     """
-    parents: dict[str, Run] = {}
-    for run in find_runs(uri, Query(tags={"stage": "sweep"})):
-        parents.setdefault(run.name, run)
+    known = find_runs(uri, Query(tags={"stage": "sweep"}))
     found = {}
     for puzzle in puzzles:
-        parent = parents.get(puzzle.sweep)
-        if parent is None:
-            continue
-        own = find_runs(uri, Query(tags={"sweep.id": parent.tags.get("sweep.id", ""), "stage": "fixed"}))
-        arms = by_arm([run for run in own if run.status == "FINISHED"])
-        failed = [run for run in own if run.status == "FAILED"]
-        over = [run.id for run in own if run.status in ("FINISHED", "FAILED")]
-        try:
-            finding = puzzle.read(arms, failed, partial(find_curves, uri))
-        except (KeyError, IndexError, statistics.StatisticsError):  # runs of an older version, or not yet all
-            continue
-        needs = list(dict.fromkeys(command for run in own for command in trained_by(run)))
-        found[puzzle.number] = Verdict(puzzle, finding, over, parent, needs)
+        newest: dict[str, Run] = {}
+        for sweep in known:
+            if sweep.name == puzzle.sweep:
+                newest.setdefault(sweep.dataset if puzzle.every_dataset else "", sweep)
+        sweeps = list(newest.values())
+        runs = [
+            run
+            for sweep in sweeps
+            for run in find_runs(uri, Query(tags={"sweep.id": sweep.tags.get("sweep.id", ""), "stage": "fixed"}))
+            if run.status in ("FINISHED", "FAILED")
+        ]
+        if runs:
+            found[puzzle.number] = Evidence(sweeps, runs, find_curves(uri, runs, BITS))
     return found
 
 
-def trained_by(run: Run) -> list[str]:
-    """The commands that train the model that a run looked at, the first stage before the second.
+def verdict(puzzle: Puzzle, found: Evidence) -> Verdict | None:
+    """The verdict that some runs give; None where they are of an older version, or not yet all."""
+    arms = by_arm([run for run in found.runs if run.status == "FINISHED"])
+    failed = [run for run in found.runs if run.status == "FAILED"]
+    try:
+        finding = puzzle.read(arms, failed, found.curves)
+    except (KeyError, IndexError, statistics.StatisticsError):
+        return None
+    newest, *others = found.sweeps
+    needs = [command for run in (*found.sweeps, *found.runs) for command in made_before(run)]
+    needs += [repeatable(sweep.tags["command"]) for sweep in others if "command" in sweep.tags]
+    return Verdict(puzzle, finding, [run.id for run in found.runs], newest, list(dict.fromkeys(needs)))
+
+
+def made_before(run: Run) -> list[str]:
+    """The commands that make what a run or a sweep stands on: its frames, the first stage, then the second.
 
     A second stage without ``--model.first`` is trained on the run that the command before it makes.
     """
@@ -86,9 +115,15 @@ def trained_by(run: Run) -> list[str]:
         {name.removeprefix(stage): value for name, value in run.params.items() if name.startswith(stage)}
         for stage in ("first.", "trained.")
     ]
-    for config in stages:
+    if "first.settings" in run.tags and run.tags.get("stage") == "sweep":
+        stages.append({name: str(value) for name, value in json.loads(run.tags["first.settings"]).items()})
+    commands = [how_to_collect(json.loads(run.tags.get("data.collected", "{}")), run.dataset)]
+    for config in filter(None, stages):
         config.pop("model.first", None)
-    commands = (how_to_repeat(config, [int(config["seed"])]) for config in stages if config)
+        config.pop("data.root", None)
+        if config.get("data.source", "None") != "None":
+            config["data.source"] = "DIR"
+        commands.append(how_to_repeat(config, [int(config["seed"])]))
     return [command for command in commands if command]
 
 
@@ -142,22 +177,30 @@ def of_all(arms: Arms, metric: str = BITS) -> dict[str, list[float]]:
     return {arm: values(runs, metric) for arm, runs in arms.items()}
 
 
+def named(run: Run) -> str:
+    """Its data set as the report writes it."""
+    return NAMES.get(run.dataset, run.dataset)
+
+
 def with_interval(own: Sequence[float], digits: int = 4) -> str:
     """``1.2345 ± 0.0012``: a mean with its 95 % interval (Student's t), where there are several."""
     half = interval(own)
     return f"{statistics.mean(own):.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
-def scale_of(arms: Arms, note: str = "") -> str:
-    """How large the trainings were: ``mnist, 32 channels (the report: 256), 12,000 images seen, 3 seeds``."""
+def scale_of(arms: Arms, note: str = "", seeds: bool = True) -> str:
+    """How large the trainings were: ``MNIST, 32 channels (the report: 256), 12,000 images seen, 3 seeds``.
+
+    Without ``seeds`` the note says how many there were.
+    """
     runs = [run for own in arms.values() for run in own]
     widths, images = ({int(run.params[name]) for run in runs} for name in ("model.hidden", "train.images"))
-    seeds = sorted({len(own) for own in arms.values()})
+    counts = sorted({len(own) for own in arms.values()})
     parts = [
-        ", ".join(sorted({run.dataset for run in runs})),
+        ", ".join(sorted({named(run) for run in runs})),
         " or ".join(map(str, sorted(widths))) + " channels (the report: 256)",
         " or ".join(f"{count:,}" for count in sorted(images)) + " images seen",
         note,
-        " or ".join(map(str, seeds)) + " seeds",
+        " or ".join(map(str, counts)) + " seeds" if seeds else "",
     ]
     return ", ".join(filter(None, parts))

@@ -20,8 +20,9 @@ if __name__ == "__main__":  # started as a file: Python looks for modules in ana
     sys.path[0] = str(PROJECT)
 
 from analysis._commands import repeatable
+from analysis._evidence import write_runs
 from analysis._puzzles import PUZZLES
-from analysis._verdicts import BITS, Finding, Puzzle, Verdict, verdicts
+from analysis._verdicts import BITS, Finding, Puzzle, Verdict, evidence, verdicts
 from analysis.runs import DEFAULT_TRACKER, tracking_uri
 from vqvae_core.files import write_whole
 from vqvae_core.intervals import interval
@@ -29,6 +30,7 @@ from vqvae_core.overrides import OneLineParser, fail
 from vqvae_core.tables import wrapped
 
 KIND = "puzzles"
+RUNS = "puzzle_runs.json.gz"
 UNITS = {
     BITS: "bits/dim on valid",
     "bits_per_code": "bits per code",
@@ -42,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the verdicts, those of the tracker before published ones; mistakes are one line and status 2."""
     chosen = parse(arguments)
     try:
-        found = {n: as_json(verdict) for n, verdict in verdicts(tracking_uri(chosen.tracking_uri), PUZZLES).items()}
+        known = evidence(tracking_uri(chosen.tracking_uri), PUZZLES)
+        found = {number: as_json(verdict) for number, verdict in verdicts(known, PUZZLES).items()}
         published = read_published(chosen.results or PROJECT / "results")
         if chosen.export:
             export(chosen.export, {**published, **found} if chosen.export.exists() else found)
+            write_runs(chosen.export.with_name(RUNS), {number: known[number] for number in found})
         sections = []
         for puzzle in PUZZLES:
             entry = found.get(puzzle.number) or published.get(puzzle.number)
@@ -68,7 +72,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--pictures", type=Path, metavar="DIR", help="draw the evidence of each as DIR/puzzle-N.png, with its CSV")
-    add("--export", type=Path, metavar="FILE", help="publish the tracker's verdicts as JSON; others there are kept")
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help=f"publish the tracker's verdicts as JSON, and their runs as {RUNS} beside it; others there are kept",
+    )
     add("--page", type=Path, metavar="FILE", help="all verdicts as a page of Markdown (docs/puzzles.md)")
     add("--results", type=Path, metavar="DIR", help="published verdicts to fall back on (the project's results/)")
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
@@ -90,7 +99,7 @@ def shown(puzzle: Puzzle, entry: Mapping[str, Any] | None, own: bool, picture: P
     lines.append(f"   from {where}: {len(entry['runs'])} runs ({runs}), commit {entry['commit'][:10]}{dirty}")
     lines += [f"   first: {command}" for command in entry.get("needs", ())]
     lines.append(f"   again: {entry['command']}")
-    lines += [f"   images: results/{puzzle.picture}"] if puzzle.picture else []
+    lines += [f"   images: results/{name}" for name in puzzle.pictures]
     return "\n".join([*lines, *([f"   picture: {picture}"] if picture else [])])
 
 
@@ -109,7 +118,7 @@ def section(puzzle: Puzzle, entry: Mapping[str, Any] | None) -> str:
     dirty = " with changes that are not in it" if entry["dirty"] else ""
     made = f"{len(entry['runs'])} runs at commit {entry['commit'][:10]}{dirty}, {entry['hardware']}"
     pictures = [f"![{puzzle.question} Every run and the means.](../results/puzzles/puzzle-{puzzle.number}.png)"]
-    pictures += [f"![The images it is about.](../results/{puzzle.picture})"] if puzzle.picture else []
+    pictures += [f"![Images that it is about.](../results/{name})" for name in puzzle.pictures]
     parts = [
         title,
         f"**{entry['answer']}**",

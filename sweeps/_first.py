@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sweeps._tracker import find_run
 from vqvae_core.codes import codes_of
 from vqvae_core.config import Experiment, SecondStageConfig
 from vqvae_core.data import Dataset
+from vqvae_core.overrides import flatten
 from vqvae_core.second_stage import open_first
 
 PARENT = "mlflow.parentRunId"
@@ -27,7 +29,9 @@ def encode_for(experiment: Experiment, dataset: Dataset) -> dict[str, str]:
     first = open_first(model.first)
     device = torch.device("cuda" if torch.cuda.is_available() and experiment.train.device != "cpu" else "cpu")
     codes_of(first, dataset, device)
-    return {"first.checkpoint": model.first, "first.key": first.key, "first.stage": first.experiment.model.type}
+    tags = {"first.checkpoint": model.first, "first.key": first.key, "first.stage": first.experiment.model.type}
+    settings = {**flatten(first.experiment), "out": f"runs/{Path(model.first).parent.name}"}
+    return tags | {"first.settings": json.dumps(settings)}
 
 
 def parent_of(experiment: Experiment, uri: str) -> dict[str, str]:

@@ -108,7 +108,10 @@ def as_it_would_be(plan: Plan, fresh: bool) -> Plan:
 
 def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
     """The plan, now that its images are known."""
-    tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(dataset.meta["source"].get("from", "unknown"))}
+    source = dataset.meta["source"]
+    tags = {"data.fingerprint": dataset.fingerprint, "data.from": str(source.get("from", "unknown"))}
+    if tags["data.from"] == "atari_collect":
+        tags["data.collected"] = json.dumps(source)
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
     tags["data.shape"] = "x".join(map(str, dataset.shape))
     tags |= encode_for(plan.base, dataset)

@@ -86,7 +86,7 @@ def codes_of(first: FirstStage, dataset: Dataset, device: torch.device) -> Codes
             f"{_size(dataset.shape)}"
         )
     trained_on = first.experiment.data.name
-    if trained_on != dataset.name:
+    if trained_on not in (dataset.name, dataset.folder.name):  # frames may lie under another name than their game's
         raise ValueError(
             f"data.name is {dataset.name!r}; allowed is {trained_on!r}, which the VQ-VAE in model.first was trained on"
         )

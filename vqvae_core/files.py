@@ -38,11 +38,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new one, also after a crash."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, also after a crash."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         flush(temporary)
         os.replace(temporary, path)  # noqa: PTH105
     except OSError:

@@ -143,7 +143,8 @@
         handle.setAttribute("x", upright ? x - 9 : x - 9 + out * 9);
         handle.setAttribute("y", upright ? y - 6 - out * 6 : y - 6);
         handle.setAttribute("aria-valuenow", Math.round(100 * ranges[number][end]));
-        handle.setAttribute("aria-valuetext", words(axis, ranges[number][end]));
+        const unit = axis.dataset.unit ? ` ${axis.dataset.unit}` : "";
+        handle.setAttribute("aria-valuetext", words(axis, ranges[number][end]) + unit);
       });
     });
   }

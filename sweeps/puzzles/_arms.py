@@ -9,14 +9,16 @@ from sweeps._launch import launch
 from sweeps._space import Point, Sweep
 
 
-def compare(name: str, question: str, arms: Mapping[str, Point], base: Point, seeds: int = 3) -> Sweep:
+def compare(
+    name: str, question: str, arms: Mapping[str, Point], base: Point, seeds: int = 3, model: str = "vqvae"
+) -> Sweep:
     """A sweep of every arm with every seed; ``base`` is what all of them have."""
 
     def fields(point: Point) -> Point:
         return {**arms[point["arm"]], "seed": point["seed"]}
 
     runs = {f"{arm}-seed-{seed}": {"arm": arm, "seed": seed} for seed in range(seeds) for arm in arms}
-    return Sweep(name=name, question=question, space={}, known={}, base=base, derive=fields, fixed=runs)
+    return Sweep(name, question, space={}, model=model, known={}, base=base, derive=fields, fixed=runs)
 
 
 def run(sweep: Sweep, dataset: str) -> None:

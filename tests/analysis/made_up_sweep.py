@@ -159,6 +159,7 @@ def write_sweep(
             "model.num_codes": chance.choice([64, 128, 256]),
         }
         config = {"data.name": "mnist", "model.type": "vqvae", "model.hidden": 8, "model.code_dim": 4, **point}
+        config |= {"data.source": "/my images", "data.root": "elsewhere"}
         value = 1.0 + (abs(np.log10(lr) + 3.2)) + number * 1e-6
         curve = [(step, measured(value + 1.0 / (i + 1), 10.0 * (i + 1))) for i, step in enumerate(RUNGS)]
         state, end = ("complete", "FINISHED") if number % 3 == 0 else ("pruned", "KILLED")

@@ -75,7 +75,7 @@ class Author:
         if sweep in self.sweeps:
             every["mlflow.parentRunId"] = self.sweeps[sweep]
         config = {"data.name": dataset, "data.root": f"/somewhere/{self.clock}", "model.type": model, "seed": seed}
-        config |= {"model.beta": 1.0, "train.lr": 3e-4, **(params or {})}
+        config |= {"model.hidden": 256, "model.beta": 1.0, "train.lr": 3e-4, **(params or {})}
         metrics: dict[str, float] = {}
         for split, value in (bits or {}).items():
             metrics |= {f"{split}/bits_per_dim": value, f"{split}/distortion": value - 0.25}

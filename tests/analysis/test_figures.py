@@ -170,6 +170,27 @@ def test_graphs_show_what_the_tracker_holds(uri: str, tmp_path: Path) -> None:
     assert sum(int(row["count"]) for row in usage) == 40 * 4 and len(usage) == 16
 
 
+def test_a_training_is_one_point_however_many_sweeps_took_it(tmp_path: Path) -> None:
+    """Also one that was taken twice over, and one whose own run the tracker has no longer."""
+    writer = Writer(tmp_path)
+
+    def run(rate: float, **tags: str) -> str:
+        metrics = measured(2.0, 1.0) | {"valid/rate_unigram": rate, "valid/distortion": 2.0 - rate}
+        params = {"data.name": "mnist", "model.type": "vqvae", "model.num_codes": 16}
+        own = {name.replace("_", "."): value for name, value in tags.items()}
+        return writer.run("000", "FINISHED", {"stage": "search", **own}, params, [(32, metrics)])
+
+    trained = run(0.25)
+    taken = run(0.25, cache_run=trained, cache_from="trial 000 of first")
+    run(0.25, cache_run=taken, cache_from="trial 000 of second")
+    other = run(0.5)
+    for _ in range(2):
+        run(0.75, cache_run="f" * 32, cache_from="trial 007 of deleted")
+    rows = draw(writer.save(), tmp_path / "out", "--figure", "rate_distortion")["rate_distortion-mnist"]
+    assert sorted(float(row["rate"]) for row in rows) == [0.25, 0.5, 0.75]
+    assert {trained, other} < {row["run"] for row in rows}
+
+
 def test_a_checkpoint_can_be_named(uri: str, checkpoints: dict[str, Path], tmp_path: Path) -> None:
     tables = draw(uri, tmp_path, "--figure", "11", "--checkpoint", str(checkpoints["vqvae"].parent))
     assert str(checkpoints["vqvae"].parent) in tables["figure-11-mnist"][0]["from"]

@@ -44,17 +44,19 @@ def test_a_published_command_has_no_folder_of_ours(typed: str | None, shown: str
 
 def test_the_command_that_repeats_a_configuration_gives_its_fields() -> None:
     changed = {"model.beta": 0.5, "train.lr": 1e-4, "model.batch_norm": True, "data.name": "my_images"}
-    experiment = with_overrides(cifar10_vqvae(), {**changed, "data.root": "/somewhere"})
+    experiment = with_overrides(cifar10_vqvae(), {**changed, "data.root": "/somewhere", "data.source": "/my_files"})
     config = {name: str(value) for name, value in flatten(experiment).items()}
     command = _commands.how_to_repeat(config, [3])
     assert command is not None
     python, dash, module, preset, *arguments = command.split()
     assert (python, dash, module, preset) == ("python", "-m", "vqvae_core", "cifar10_vqvae")
     again = with_overrides(PRESETS[preset](), split_overrides(arguments))
-    assert again == replace(experiment, seed=3, data=replace(experiment.data, root="data"))
+    assert again == replace(experiment, seed=3)
     several = _commands.how_to_repeat(config, [0, 1])
     assert several is not None and several.startswith("for seed in 0 1; do python -m vqvae_core cifar10_vqvae --")
     assert _commands.how_to_repeat({**config, "model.type": "none_such"}, [0]) is None
+    usual = _commands.how_to_repeat({**config, "data.root": "data", "data.source": "None"}, [3])
+    assert usual is not None and "--data.root" not in usual and "--data.source" not in usual
 
 
 @pytest.mark.parametrize(

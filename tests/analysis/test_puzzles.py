@@ -13,8 +13,10 @@ import pytest
 from made_up_sweep import Writer
 from PIL import Image
 
-from analysis._puzzles import PUZZLES
-from analysis.puzzles import main
+from analysis._evidence import read_runs
+from analysis._puzzles import LOST, PUZZLES
+from analysis._verdicts import verdicts
+from analysis.puzzles import as_json, main
 from vqvae_core.intervals import interval
 from vqvae_core.overrides import flatten, with_overrides
 from vqvae_core.presets import PRESETS
@@ -22,12 +24,18 @@ from vqvae_core.presets import PRESETS
 SWEEPS = Path(__file__).parents[2] / "sweeps" / "puzzles"
 
 
-def tracker(folder: Path, sweep: str, runs: list[tuple[str, int, dict[str, Any], dict[str, float]]]) -> str:
+def tracker(
+    folder: Path,
+    sweep: str,
+    runs: list[tuple[str, int, dict[str, Any], dict[str, float]]],
+    noted: dict[str, str] | None = None,
+) -> str:
     """A tracker with one puzzle's sweep: (arm, seed, further params, metrics); no metrics = failed."""
     writer = Writer(folder)
     common = {"sweep.id": f"{sweep}-1", "mlflow.source.git.commit": "0123456789abcdef", "git.dirty": "false"}
     command = "python sweeps/puzzles/x.py --data-source /home/me/images --checkpoint /home/me/runs/mine --seeds 3"
-    writer.run(sweep, "FINISHED", {**common, "stage": "sweep", "command": command})
+    dataset = {"data.name": runs[0][2]["data.name"]} if "data.name" in runs[0][2] else {}
+    writer.run(sweep, "FINISHED", {**common, "stage": "sweep", "command": command, **(noted or {})}, dataset)
     for arm, seed, params, metrics in runs:
         tags = {**common, "stage": "fixed", "seed": str(seed)}
         end = "FINISHED" if metrics else "FAILED"
@@ -70,7 +78,7 @@ def test_batch_norm(without: list[float], words: str, tmp_path: Path, capsys: py
     assert words in printed
     assert f"{statistics.mean(gaps):+.4f} ± {interval(gaps):.4f} (n = 3 seeds)" in printed
     assert "overturned by: runs at 256 channels" in printed and "commit 0123456789" in printed
-    assert "scale: mnist, 32 channels (the report: 256), 12,000 images seen, 3 seeds" in printed
+    assert "scale: MNIST, 32 channels (the report: 256), 12,000 images seen, 3 seeds" in printed
     # The command that was typed, without where its maker kept things.
     assert "again: python sweeps/puzzles/x.py --data-source DIR --checkpoint mine --seeds 3" in printed
 
@@ -142,6 +150,46 @@ def test_unseen_label(
     assert "/home/me" not in printed
 
 
+def hierarchy_runs(**lost: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
+    size: dict[str, Any] = {"data.name": "boxing44", "train.images": 8000, "train.batch_size": 16}
+    others = {"information": 20.0, "information_most": 27.0, "perplexity": 30.0, "first_foreground_error": 0.1}
+    return [
+        (arm, seed, size, {f"valid/{name}": value for name, value in others.items()} | {LOST: left})
+        for arm, own in lost.items()
+        for seed, left in enumerate(own)
+    ]
+
+
+def test_three_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each change is compared with the setting that it was made to, seed by seed."""
+    report = [0.8, 0.82, 0.79]
+    same, less, more = report, [x - 0.3 - s / 100 for s, x in enumerate(report)], [x + 0.1 for x in report]
+    more[0] += 0.001
+    first = flatten(with_overrides(PRESETS["boxing_vqvae"](), {"model.hidden": 64, "data.name": "boxing44"}))
+    source = {"game": "Boxing", "frames": 10_000, "height": 44, "width": 44, "seed": 0, "frame_skip": 4}
+    source |= {"stickiness": 0.25, "policy": "random", "kernel": "area"}
+    tags = {
+        "first.settings": json.dumps({**first, "data.root": "/home/me/data", "out": "runs/boxing44_vqvae"}),
+        "data.collected": json.dumps(source),
+    }
+    runs = hierarchy_runs(report=report, alive=same, rate=same, cells=less, positions=more, decoder=same, rare=less)
+    printed = said(tracker(tmp_path, "puzzle_three_codes", runs, tags), 5, capsys)
+    assert (
+        "What keeps more of them, alone: as many codes, each of a cell and heard there; a loss that weighs rare codes "
+        "more. What keeps less: three codes of weighed positions and not of their mean. What cannot be told from no "
+        "change: codebooks kept alive; twelve times as many codes of the whole map; a decoder twice as wide."
+    ) in printed
+    gaps = [a - b for a, b in zip(less, same, strict=True)]
+    assert f"error {statistics.mean(gaps):+.3f} ± {interval(gaps):.3f} (n = 3 seeds), rate -> cells" in printed
+    # The frames and the first stage are made first.
+    collect = "python -m atari_collect --game Boxing --frames 10000 --size 44 --out data/boxing44"
+    train = (
+        "python -m vqvae_core cifar10_vqvae --data.name boxing44 --model.hidden 64 --seed 0 --out runs/boxing44_vqvae"
+    )
+    assert 0 < printed.index(collect) < printed.index(train) < printed.index("again: ")
+    assert "/home/me" not in printed
+
+
 def definition_runs(upside_down: bool) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
     names = ("sigma_1", "best_sigma", "gaussian_mass", "logistic_mass")
     runs = []
@@ -156,6 +204,29 @@ def definition_runs(upside_down: bool) -> list[tuple[str, int, dict[str, Any], d
 @pytest.mark.parametrize(("upside_down", "words"), [(True, "Equation 7 is no likelihood"), (False, "do not order")])
 def test_definitions(upside_down: bool, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert words in said(tracker(tmp_path, "puzzle_definitions", definition_runs(upside_down)), 7, capsys)
+
+
+def test_definitions_on_two_data_sets_are_one_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the newest sweep, with the other data set's beside it; an older one of the same data set is not read."""
+    writer = Writer(tmp_path)
+    for number, (dataset, images) in enumerate((("cifar10", 7), ("cifar10", 500), ("mnist", 10_000))):
+        tags = {
+            "sweep.id": f"{number}",
+            "command": f"python sweeps/puzzles/definitions.py --checkpoint {dataset}_vqvae",
+        }
+        writer.run("puzzle_definitions", "FINISHED", {**tags, "stage": "sweep"}, {"data.name": dataset})
+        for arm, seed, params, metrics in definition_runs(dataset == "mnist"):
+            own = {**params, "arm": arm, "data.name": dataset, "test_images": images}
+            writer.run(arm, "FINISHED", {**tags, "stage": "fixed", "seed": str(seed)}, own, [(0, metrics)])
+    printed = said(writer.save(), 7, capsys)
+    assert "Equation 7 is no likelihood" in printed
+    assert "CIFAR10, Equation 7 as printed: blurred minus model +0.0100 ± 0.0100" in printed
+    assert "(n = 500 images)" in printed and "(n = 7 images)" not in printed
+    assert "one model of MNIST" in printed and "and on one of CIFAR10" in printed
+    first = "first: python sweeps/puzzles/definitions.py --checkpoint cifar10_vqvae"
+    assert (
+        0 < printed.index(first) < printed.index("again: python sweeps/puzzles/definitions.py --checkpoint mnist_vqvae")
+    )
 
 
 def test_verdicts_are_published_and_read_without_a_tracker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +251,51 @@ def test_verdicts_are_published_and_read_without_a_tracker(tmp_path: Path, capsy
         with Image.open(tmp_path / "drawn" / f"puzzle-{number}.png") as picture:
             picture.verify()
         assert (tmp_path / "drawn" / f"puzzle-{number}.csv").read_text().count("\n") > 3
+
+
+def test_published_verdicts_are_what_their_published_runs_give() -> None:
+    """No word or figure of them is anybody's own: the runs are published beside them."""
+    results = SWEEPS.parents[1] / "results"
+    published = {entry["number"]: entry for entry in json.loads((results / "puzzles.json").read_text())["puzzles"]}
+    again = verdicts(read_runs(results / "puzzle_runs.json.gz"), PUZZLES)
+    assert set(again) >= {6, 7}
+    for number, verdict in again.items():
+        assert as_json(verdict) == published[number]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_published_words_are_those_of_the_code(number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the runs themselves are no longer at hand: from the figures that were published of them."""
+    results = SWEEPS.parents[1] / "results"
+    entries = json.loads((results / "puzzles.json").read_text())["puzzles"]
+    entry = next(entry for entry in entries if entry["number"] == number)
+    size = {"model.hidden": 32, "train.images": 12_000 if number == 1 else 162_000}
+    rms = {
+        beta: [float(f) for f in re.findall(rf"([\d.]+) at beta {beta}", " ".join(entry["evidence"]))]
+        for beta in ("0.25", "1")
+    }
+    rise = re.search(r"at most ([\d.]+) bits", " ".join(entry["evidence"]))
+    writer = Writer(tmp_path)
+    common = {"sweep.id": "x", "mlflow.source.git.commit": entry["commit"], "git.dirty": "false"}
+    sweep = PUZZLES[number - 1].sweep
+    writer.run(
+        sweep, "FINISHED", {**common, "stage": "sweep", "command": entry["command"]}, {"data.name": entry["data"]}
+    )
+    for arm, own in entry["values"].items():
+        for seed, value in enumerate(own):
+            metrics = {"valid/bits_per_dim": value}
+            if number == 3:
+                metrics["valid/latent_rms"] = rms["0.25" if "0.25" in arm else "1"]["0.001" in arm]
+            low = {**metrics, "valid/bits_per_dim": value - (float(rise[1]) if rise and seed == 0 else 0)}
+            tags = {**common, "stage": "fixed", "seed": str(seed)}
+            params = {"arm": arm, "data.name": entry["data"], **size}
+            writer.run(f"{arm}-{seed}", "FINISHED", tags, params, [(1, low), (2, metrics)])
+    file = tmp_path / "puzzles.json"
+    main(["--tracking-uri", writer.save(f"{entry['data']}/puzzle"), "--results", "/nonexistent", "--export", str(file)])
+    made = json.loads(file.read_text())["puzzles"][0]
+    assert {name: made[name] for name in made if name not in ("hardware", "runs")} == {
+        name: entry[name] for name in entry if name not in ("hardware", "runs")
+    }
 
 
 def test_the_page_in_docs_is_made_from_the_published_verdicts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from made_up_sweep import write_sweep
+from made_up_sweep import Writer, write_sweep
 
 from analysis.report import main, render
 from vqvae_core.intervals import interval
@@ -162,6 +162,8 @@ def test_pictures_cost_and_commands(page: Page) -> None:
     assert "git checkout 0123456789abcdef0123456789abcdef01234567" in page.text
     assert "python sweeps/made_up.py --trials 24" in page.text
     assert "for seed in 0 1 2; do python -m vqvae_core mnist_vqvae" in page.text
+    # From the images that the trials had: without this another machine asks the hub, and may find others.
+    assert "--data.source '/my images' --data.root elsewhere --seed $seed" in page.text
     assert "further seeds" in page.text and "in all" in page.text
 
 
@@ -194,6 +196,31 @@ def test_a_sweep_of_one_trial_and_one_whose_trials_all_failed(tmp_path: Path) ->
         database.execute("DELETE FROM metrics")
     database.close()
     assert "there is no winner." in Page(render(uri, None)).text
+
+
+def test_measurements_have_no_winner_and_no_ranking(tmp_path: Path) -> None:
+    """A puzzle that is measured and not trained: its figures, and where its verdict is."""
+    writer = Writer(tmp_path)
+    common = {"sweep.id": "puzzle_memory-1"}
+    parent = writer.run("puzzle_memory", "FINISHED", {**common, "stage": "sweep"}, {"data.name": "made_up_vectors"})
+    for name, peak in (("ours", 2.9375), ("difference", 440.84), ("matrix", 83.926)):
+        own = {**common, "stage": "fixed", "trial.state": "complete", "mlflow.parentRunId": parent, "seed": "0"}
+        metrics = {"memory/peak_mb": peak, "memory/one_tensor_mb": 1.5}
+        writer.run(name, "FINISHED", own, {"data.name": "made_up_vectors", "arm": name}, [(0, metrics)])
+    page = Page(render(writer.save(), None))
+    assert "3 cases were measured, of which none is to win." in page.text
+    assert "They are puzzle 6 of the report; python analysis/puzzles.py says what they show." in page.text
+    assert "case memory/one_tensor_mb memory/peak_mb difference 1.5 440.84" in page.text
+    assert "matrix 1.5 83.926 ours 1.5 2.9375" in page.text
+    assert "The one setting that all cases had" in page.text
+    for words in ("winner", "Ranking", "bits/dim", "What mattered", "What it cost", "trial"):
+        assert words not in page.text
+    there = {f"#{a['id']}" for a in page.all("section", "main")}
+    assert {a["href"] for a in page.all("a") if a["href"].startswith("#")} <= there
+    link = next(a for a in page.all("a") if "download" in a)
+    rows = csv.DictReader(io.StringIO(base64.b64decode(link["href"].partition(",")[2]).decode()))
+    peaks = {row["trial"]: float(row["memory/peak_mb"]) for row in rows}
+    assert peaks == {"ours": 2.9375, "difference": 440.84, "matrix": 83.926}
 
 
 def test_a_sweep_that_did_not_note_its_space(tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_nothing_is_said_asked_or_cut_off(width: int, browser: Browser, address:
     assert cut == []
 
 
+def test_the_figure_that_ranks_is_seen_on_a_phone_and_names_stay(browser: Browser, address: str) -> None:
+    """Bits/dim without moving the table; moved to its end, its rows still say whose they are."""
+    browser.open(address, 390)
+    places = """const row = document.querySelector("#ranking [data-sort]").closest("table").tBodies[0].rows[0];
+                return [...row.cells].slice(0, 3).map((e) => e.getBoundingClientRect()).map((e) => [e.left, e.right])"""
+    rank, name, bits = browser.run(places)
+    assert 0 <= rank[0] < rank[1] <= name[0] + 1 and name[1] <= bits[0] + 1 and bits[1] <= 390
+    browser.run("""document.querySelector("#ranking [data-sort]").closest(".scroll").scrollLeft = 9999""")
+    _, name, bits = browser.run(places)
+    assert bits[1] < 0 <= name[0] < name[1] < 200
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_can_be_read_against_what_is_behind_them(scheme: str, browser: Browser, address: str) -> None:
     """At least 4.5 to 1, as WCAG's level AA asks."""
@@ -88,10 +100,10 @@ def test_the_ranking_can_be_sorted_and_comes_back(browser: Browser, address: str
     assert browser.one("th[data-sort]:nth-child(2)").get_attribute("aria-sort") == "ascending"
     button.send_keys(Keys.ENTER)
     assert column(browser, 1) == sorted(before, reverse=True)
-    values = browser.one("th[data-sort]:nth-child(6) button")
+    values = browser.one("th[data-sort]:nth-child(3) button")
     assert values.text == "bits/dim"
     values.click()
-    numbers = [float(text) for text in column(browser, 5)]
+    numbers = [float(text) for text in column(browser, 2)]
     assert numbers == sorted(numbers)
     browser.one("th[data-sort]:nth-child(1) button").click()
     assert column(browser, 1) == before
@@ -107,6 +119,10 @@ def test_handles_keep_the_trials_between_them(browser: Browser, address: str) ->
     for _ in range(6):
         handles[0].send_keys(Keys.PAGE_DOWN)
     assert float(handles[0].get_attribute("aria-valuetext")) < value / 3
+    ends = {h.get_attribute("aria-label"): h.get_attribute("aria-valuetext") for h in browser.all(".wide .handle")}
+    assert ends["num_codes, most"] == "256 codes"  # with its unit, where it has one
+    number, unit = ends["bits/dim, least"].split()
+    assert float(number) >= 1 and unit == "bits/dim"
     kept = browser.run("""return [...document.querySelectorAll("#parallel .wide path.mark:not(.off)")].length""")
     assert browser.one("#kept").text == f"{kept} of 22 trials are kept." and 0 < kept < 22
     assert len(browser.all("#curves .wide .mark:not(.off)")) == kept + 2  # the failed ones are in no range
