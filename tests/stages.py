@@ -29,11 +29,11 @@ SMALL = {
 KINDS = tuple(SMALL)
 
 
-def train_first(images: Dataset, **overrides: Any) -> Path:
+def train_first(images: Dataset, base: Experiment | None = None, **overrides: Any) -> Path:
     keeper = Keeper(images.folder.parent / "first")
     small = {"data.name": images.name, "data.root": str(images.folder.parent), "train.images": 64}
     small |= {"train.calibration_images": 32, "train.eval_batch": 8, "model.codes_per_position": 2}
-    for report in fit(with_overrides(tiny(), small | overrides), dataset=images):
+    for report in fit(with_overrides(base or tiny(), small | overrides), dataset=images):
         keeper.save(report.state, report.metrics, images.shape)
     return keeper.folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import torch
 from made_up import made_up_images, without_times, write_made_up
 from stages import KINDS, last, second, train_first
 
+from vqvae_core.categorical import CategoricalModel
 from vqvae_core.checkpoint import Keeper, read
 from vqvae_core.codes import Codes, codes_of
-from vqvae_core.config import HierarchyConfig, PriorConfig
+from vqvae_core.config import DVAEConfig, HierarchyConfig, PriorConfig, VIMCOConfig
 from vqvae_core.data import Dataset, dataset_writer, open_dataset
 from vqvae_core.data.folder import NO_LABEL
 from vqvae_core.hierarchical import Hierarchy
-from vqvae_core.likelihood import unigram_log_prior, unigram_rate
+from vqvae_core.likelihood import to_unit, unigram_log_prior, unigram_rate
 from vqvae_core.metrics import evaluate_split
 from vqvae_core.models import restore
 from vqvae_core.overrides import with_overrides
@@ -263,18 +265,45 @@ def test_what_first_means(images: Dataset, first_run: Path, tmp_path: Path, monk
     assert pinned(tiny()) == tiny()
 
 
+@pytest.mark.parametrize("config", [DVAEConfig, VIMCOConfig])
+def test_a_prior_prices_the_likeliest_codes_of_a_model_that_draws_them(
+    config: type[DVAEConfig | VIMCOConfig], tmp_path: Path
+) -> None:
+    images = write_made_up(tmp_path / "made_up", (16, 12, 1))
+    model = config(hidden=8, residual_blocks=1, num_codes=16, code_dim=4, likelihood="mixture")
+    found = train_first(images, replace(tiny(), model=model))
+    report = last(fit(second("prior", images, found), dataset=images))
+    prior = restore(report.state, images.shape)
+    best = Keeper(found).best()
+    assert isinstance(prior, Prior) and best is not None
+    drawing = restore(best.state(), images.shape)
+    assert isinstance(drawing, CategoricalModel) and drawing.stochastic
+    # D and R by hand, of the codes of largest probability, on the whole validation split.
+    levels = torch.tensor(np.array(images.images("valid"))).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        z = drawing.log_probs(to_unit(levels)).argmax(-1)
+        nats = drawing.head.nll(drawing.raw(z), levels, None).sum()
+        rate = prior.nll(z, torch.tensor(images.labels("valid"))).sum()
+    count = levels.numel()
+    assert report.metrics["valid/distortion"] == pytest.approx(float(nats) / count / math.log(2), rel=1e-5)
+    assert report.metrics["valid/rate_prior"] == pytest.approx(float(rate) / count / math.log(2), rel=1e-5)
+    total = report.metrics["valid/distortion"] + report.metrics["valid/rate_prior"]
+    assert report.metrics["valid/bits_per_dim"] == pytest.approx(total)
+    assert "valid/bits_per_dim_s10" not in report.metrics  # one z an image: no bound is tighter
+
+
 def test_a_first_stage_of_another_kind_or_of_other_images_is_refused(
     images: Dataset, first_run: Path, made_up: Dataset, tmp_path: Path
 ) -> None:
     report = last(fit(second("prior", images, first_run), dataset=images))
     Keeper(tmp_path).save(report.state, report.metrics, images.shape)
-    with pytest.raises(ValueError, match=r"model\.first is a prior; allowed is a vqvae"):
+    with pytest.raises(ValueError, match=r"model\.first is a prior; allowed is a vqvae, dvae or vimco, whose codes"):
         open_first(str(tmp_path))
     first = open_first(str(first_run))
-    with pytest.raises(ValueError, match=r"model\.first is a VQ-VAE of images 12 x 16 x 1; those of made_up are 8 x 8"):
+    with pytest.raises(ValueError, match=r"model\.first is a vqvae of images 12 x 16 x 1; those of made_up are 8 x 8"):
         codes_of(first, made_up, CPU)
     other = write_made_up(tmp_path / "others", (16, 12, 1))
-    with pytest.raises(ValueError, match=r"data\.name is 'others'; allowed is 'made_up', which the VQ-VAE"):
+    with pytest.raises(ValueError, match=r"data\.name is 'others'; allowed is 'made_up', which model\.first was"):
         codes_of(first, other, CPU)
 
 

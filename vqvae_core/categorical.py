@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vqvae_core.config import CategoricalConfig
 from vqvae_core.image_model import ImageModel
 from vqvae_core.likelihood import at_least_float32
-from vqvae_core.posterior import Categorical
+from vqvae_core.posterior import Categorical, Certain
 
 
 class CategoricalModel(ImageModel):
@@ -34,8 +34,16 @@ class CategoricalModel(ImageModel):
         logits = at_least_float32(self.encoder(images)).unflatten(1, (-1, self.num_codes))  # B G K h w
         return logits.permute(0, 1, 3, 4, 2).log_softmax(-1)
 
-    def posterior(self, images: Tensor) -> Categorical:
-        return Categorical(self.log_probs(images))
+    def posterior(self, images: Tensor) -> Categorical | Certain:
+        log_probs = self.log_probs(images)
+        return Categorical(log_probs) if self.stochastic else Certain(log_probs.argmax(-1), self.num_codes)
+
+    def be_certain(self) -> None:
+        """From now on q(z | x) is its likeliest z alone, the code of an image, as a VQ-VAE has it.
+
+        -log p(x) <= -log p(x | z) - log p(z) for every z: distortion plus rate stays an upper bound.
+        """
+        self.stochastic = False
 
     def embed(self, z: Tensor) -> Tensor:
         """The table's vectors (B, G * D, h, w) for codes (B, G, h, w)."""

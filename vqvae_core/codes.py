@@ -1,4 +1,4 @@
-"""The codes of a data set under one VQ-VAE: encoded once, on disk, mapped by everyone who trains on them."""
+"""The codes of a data set under one first stage: encoded once, on disk, mapped by everyone who trains on them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Codes:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the VQ-VAE and the images: the same for the same codes, wherever they lie."""
+        """A hash of the first stage and the images: the same for the same codes, wherever they lie."""
         return str(self.meta["fingerprint"])
 
     @property
@@ -61,7 +61,7 @@ class Codes:
         return array
 
     def first_metrics(self, split: str) -> dict[str, float]:
-        """What the VQ-VAE itself is worth on a split, measured once: distortion, and rates without a learned prior."""
+        """What the first stage itself is worth on a split, measured once: distortion, and rates without a learned prior."""
         path = self.folder / f"{split}.json"
         if not path.exists():
             with _lock(self.folder), alone():
@@ -76,20 +76,18 @@ class Codes:
 def codes_of(first: FirstStage, dataset: Dataset, device: torch.device) -> Codes:
     """The codes of a data set, encoded first if nobody has done so.
 
-    They lie beside the data set, under a name that the VQ-VAE's weights and the images' content decide. Several
+    They lie beside the data set, under a name that the model's weights and the images' content decide. Several
     processes may ask at once: one encodes, the others wait. Raises ``ValueError`` for images of another shape than the
-    VQ-VAE's and for files that are not what was written.
+    model's and for files that are not what was written.
     """
     if first.model.shape != dataset.shape:
         raise ValueError(
-            f"model.first is a VQ-VAE of images {_size(first.model.shape)}; those of {dataset.name} are "
-            f"{_size(dataset.shape)}"
+            f"model.first is a {first.model.config.type} of images {_size(first.model.shape)}; "
+            f"those of {dataset.name} are {_size(dataset.shape)}"
         )
     trained_on = first.experiment.data.name
     if trained_on not in (dataset.name, dataset.folder.name):  # frames may lie under another name than their game's
-        raise ValueError(
-            f"data.name is {dataset.name!r}; allowed is {trained_on!r}, which the VQ-VAE in model.first was trained on"
-        )
+        raise ValueError(f"data.name is {dataset.name!r}; allowed is {trained_on!r}, which model.first was trained on")
     folder = dataset.folder.parent / ".codes" / f"{dataset.folder.name}-{dataset.fingerprint}-{first.key}"
     if not (folder / CODES).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +122,7 @@ def _encode(folder: Path, first: FirstStage, dataset: Dataset, device: torch.dev
     model, precision = first.model.to(device), precision_context(device, choose_precision(first.experiment, device))
     kind = np.min_scalar_type(first.num_codes - 1)
     done, total, shown = 0, sum(dataset.splits.values()), time.monotonic()
-    print(f"encoding {total:,} images of {dataset.name}, once for this VQ-VAE", file=sys.stderr, flush=True)
+    print(f"encoding {total:,} images of {dataset.name}, once for this first stage", file=sys.stderr, flush=True)
     with whole_folder(folder) as temporary:
         for split, count in dataset.splits.items():
             (temporary / split).mkdir()

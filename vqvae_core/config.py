@@ -304,10 +304,10 @@ class PixelCNNConfig(Checked):
 
 @dataclass(frozen=True)
 class PriorConfig(PixelCNNConfig):
-    """A gated PixelCNN over the codes of a trained VQ-VAE: its learned prior."""
+    """A gated PixelCNN over the codes of a trained VQ-VAE, dVAE or VIMCO: its learned prior."""
 
     type: ClassVar[str] = "prior"
-    first: str = option("", "the VQ-VAE: a checkpoint, or a run's or a sweep's folder or name, of which the best")
+    first: str = option("", "the first stage: a checkpoint, or a run's or a sweep's folder or name, of which the best")
 
 
 @dataclass(frozen=True)
@@ -391,7 +391,7 @@ class HierarchyConfig(Checked):
         _ = self.quantization  # checks what its fields may be together
 
 
-SecondStageConfig = PriorConfig | HierarchyConfig  # those that stand on a trained VQ-VAE
+SecondStageConfig = PriorConfig | HierarchyConfig  # those that stand on a trained first stage
 ModelConfig = VQVAEConfig | VAEConfig | VIMCOConfig | DVAEConfig | SecondStageConfig
 
 

@@ -1,30 +1,42 @@
-"""The trained VQ-VAE that a second stage stands on: its codes are the data, its decoder makes images of samples."""
+"""The trained model that a second stage stands on: its codes are the data, its decoder makes images of samples."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from vqvae_core.config import Experiment, VQVAEConfig
+from vqvae_core.categorical import CategoricalModel
+from vqvae_core.config import DVAEConfig, Experiment, VIMCOConfig, VQVAEConfig
+from vqvae_core.dvae import DVAE
 from vqvae_core.overrides import flatten, unflatten
 from vqvae_core.trainable import State
+from vqvae_core.vimco import VIMCO
 from vqvae_core.vqvae import VQVAE
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """A VQ-VAE in evaluation mode, and the experiment that trained it."""
+    """A model of discrete codes in evaluation mode, and the experiment that trained it.
+
+    A dVAE's or VIMCO's codes are the likeliest ones of an image: ``CategoricalModel.be_certain``.
+    """
 
     experiment: Experiment
-    model: VQVAE
+    model: VQVAE | CategoricalModel
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """G, h, w of one image's codes."""
         return self.model.latent_shape
+
+    @property
+    def num_latents(self) -> int:
+        """M, codes of one image."""
+        return math.prod(self.latent_shape)
 
     @property
     def num_codes(self) -> int:
@@ -59,9 +71,21 @@ def first_stage(state: Mapping[str, Any]) -> FirstStage:
     """The first stage that ``FirstStage.state`` was of."""
     experiment = unflatten(state["experiment"])
     config = experiment.model
-    if not isinstance(config, VQVAEConfig):
-        raise ValueError(f"model.first is a {config.type}; allowed is a vqvae, whose codes a second stage learns")
     height, width, channels = state["shape"]
-    model = VQVAE(config, (height, width, channels))
+    shape = height, width, channels
+    model: VQVAE | CategoricalModel
+    match config:
+        case VQVAEConfig():
+            model = VQVAE(config, shape)
+        case DVAEConfig():
+            model = DVAE(config, shape)
+        case VIMCOConfig():
+            model = VIMCO(config, shape)
+        case _:
+            raise ValueError(
+                f"model.first is a {config.type}; allowed is a vqvae, dvae or vimco, whose codes a second stage learns"
+            )
+    if isinstance(model, CategoricalModel):
+        model.be_certain()
     model.load_state_dict(state["model"])
     return FirstStage(experiment, model.eval().requires_grad_(False))

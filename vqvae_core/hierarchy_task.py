@@ -79,7 +79,7 @@ def evaluate(model: Hierarchy, codes: Codes, split: str, batch: int, calibration
         "bits_per_dim": metrics["distortion"] + rate,
         "rate_prior": rate,
         "rate_top": bits_per_dim(top_sum, count * dims),
-        "bits_per_code": bits_per_dim(own_sum, count * codes.first.model.num_latents),
+        "bits_per_code": bits_per_dim(own_sum, count * codes.first.num_latents),
         "information": bits_per_dim(shuffled_sum - own_sum, count),
         "information_most": bits_per_dim(uniform_rate(math.prod(model.code_shape), model.config.num_codes), 1),
         "perplexity": math.exp(float(torch.special.entr(shares).sum(1).mean())),

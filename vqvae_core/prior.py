@@ -146,7 +146,7 @@ def evaluate(model: Prior, codes: Codes, split: str, batch: int) -> dict[str, fl
         **metrics,
         "bits_per_dim": metrics["distortion"] + rate,
         "rate_prior": rate,
-        "bits_per_code": bits_per_dim(nats_sum, count * codes.first.model.num_latents),
+        "bits_per_code": bits_per_dim(nats_sum, count * codes.first.num_latents),
         "compression_uniform": 8 / metrics["rate_uniform"],
         "compression_prior": 8 / rate if rate else math.inf,  # 0 where the first stage's codes are all the same
         "known_class": known / count,

@@ -1,4 +1,4 @@
-"""From ``model.first`` to the VQ-VAE that it means."""
+"""From ``model.first`` to the model that it means."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def image_model_of(experiment: Experiment) -> ImageModelConfig:
 
 
 def open_first(where: str) -> FirstStage:
-    """The VQ-VAE that a text means, in evaluation mode; ``ValueError`` where it is none."""
+    """The model that a text means, in evaluation mode; ``ValueError`` where it is none of discrete codes."""
     folder = find_checkpoint(where)
     try:
         checkpoint = read(folder)
