@@ -51,7 +51,7 @@ def said(uri: str, number: int, capsys: pytest.CaptureFixture[str], *arguments: 
 
 
 def bits(**arms: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
-    size = {"model.hidden": 32, "model.num_codes": 512, "train.images": 12_000}
+    size = {"model.hidden": 32, "model.num_codes": 512, "train.images": 12_000, "train.lr": 3e-4}
     return [
         (arm, seed, size, {"valid/bits_per_dim": value, "valid/perplexity": 40.0})
         for arm, values in arms.items()
@@ -180,7 +180,9 @@ def test_three_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "change: codebooks kept alive; twelve times as many codes of the whole map; a decoder twice as wide."
     ) in printed
     gaps = [a - b for a, b in zip(less, same, strict=True)]
-    assert f"error {statistics.mean(gaps):+.3f} ± {interval(gaps):.3f} (n = 3 seeds), rate -> cells" in printed
+    assert (
+        f"and heard there: {statistics.mean(gaps):+.3f} ± {interval(gaps):.3f} (n = 3 seeds, rate -> cells)" in printed
+    )
     # The frames and the first stage are made first.
     collect = "python -m atari_collect --game Boxing --frames 10000 --size 44 --out data/boxing44"
     train = (
