@@ -113,9 +113,9 @@ def answer(sweep: Sweep) -> list[str]:
     if floor is not None:
         said.append(f"A decoder that always answers the mean training image needs {floor:.4f}.")
     for trial in sweep.trials:
-        if trial.origin not in ("", "TPE", "random") and trial is not best and trial.complete:
+        if trial.known and trial is not best and trial.complete:
             difference = trial.value - best.value
-            said.append(f"{capital(trial.origin)}'s point (trial {trial.name}) needs {difference:.4f} more.")
+            said.append(f"{capital(trial.known)}'s point (trial {trial.name}) needs {difference:.4f} more.")
     return said
 
 
@@ -235,7 +235,6 @@ def ranking(sweep: Sweep) -> list[dict[str, Any]]:
         distortion = trial.run.metrics.get("valid/distortion", math.nan)
         perplexity = trial.run.metrics.get("valid/perplexity")
         figures = [number(distortion, 4), number(trial.value - distortion, 4), number(perplexity, 1)]
-        origin = trial.origin if trial.origin not in ("", "TPE", "random") else ""
         rows.append(
             {
                 "trial": trial,
@@ -248,7 +247,7 @@ def ranking(sweep: Sweep) -> list[dict[str, Any]]:
                 "images": f"{trial.images:,}",
                 "seconds": number(trial.seconds, 0),
                 "end": STATES[trial.state]
-                + (f"; {origin}'s point" if origin else "")
+                + (f"; {trial.known}'s point" if trial.known else "")
                 + (f"; taken from {trial.taken}" if trial.taken else ""),
                 "best": trial is sweep.best,
             }

@@ -19,6 +19,7 @@ from vqvae_core.intervals import interval
 T = TypeVar("T")
 
 OBJECTIVE = "valid/bits_per_dim"
+SAMPLED = ("spread evenly", "TPE", "random")  # origins of points that were not known before
 ASKED_OF_SERVER = 1000  # trials whose curves are read where each needs a question of its own
 
 # In the order of a ranking: only what was trained to its end has a place.
@@ -82,9 +83,10 @@ class Trial:
         return self.run.tags.get("status.reason", "")
 
     @property
-    def origin(self) -> str:
-        """Who proposed it: ``TPE``, ``the report``."""
-        return self.run.tags.get("point.origin", "")
+    def known(self) -> str:
+        """Whose point it was, such as ``the report``; empty where the search proposed it."""
+        origin = self.run.tags.get("point.origin", "")
+        return "" if origin in SAMPLED else origin
 
     @property
     def taken(self) -> str:

@@ -1,5 +1,7 @@
 """Asynchronous successive halving on images seen (Li et al. 2018), decided from the study alone.
 
+Where a sweep has several objectives, also what may come to be on their front goes on (MO-ASHA, Schmucker et al. 2021).
+
 Tune's own scheduler keeps its rungs in memory: after a crash it has forgotten them, and judges a trial again at a rung
 that it had passed. Here a decision follows from the values in the study: a continued sweep decides as an undisturbed
 one.
@@ -15,9 +17,12 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps._health import Limits, unhealthy
+from sweeps._objectives import ranked
 
 if TYPE_CHECKING:
     from sweeps._search import OptunaSearcher
+
+LATEST = 1000  # trials beside which a place for the front is looked for, in 20 ms; beside ten times as many, 1.5 s
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
@@ -27,31 +32,43 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Rungs:
-    """What every trial was worth when it came to each rung: its first value at or after so many images.
+    """What every trial was worth when it came to each rung: its first values at or after so many images.
 
-    Kept as values come in, so that a decision costs the same after a thousand trials as after ten.
+    Kept as values come in, so that a decision needs no look at the study.
     """
 
-    def __init__(self, rungs: Sequence[int]) -> None:
-        self.rungs = sorted(rungs)
-        self._values: list[dict[int, float]] = [{} for _ in self.rungs]  # of each rung, by trial
+    def __init__(self, rungs: Mapping[int, int]) -> None:
+        """``rungs`` gives for so many images seen the part that goes on from there: 3 for the best third, 1 for all."""
+        self.rungs = dict(sorted(rungs.items()))
+        self._values: dict[int, dict[int, Sequence[float]]] = {rung: {} for rung in self.rungs}  # by trial
+        self._seen: dict[int, int] = {}
 
-    def note(self, trial: int, seen: int, value: float) -> None:
-        """A trial's value after ``seen`` images; its values come in the order in which it had them."""
-        for rung, values in zip(self.rungs, self._values, strict=True):
+    def note(self, trial: int, seen: int, values: Sequence[float]) -> None:
+        """A trial's objectives, bits/dim first, after ``seen`` images; they come in the order in which it had them."""
+        self._seen[trial] = seen
+        for rung, known in self._values.items():
             if rung <= seen:
-                values.setdefault(trial, value)
+                known.setdefault(trial, values)
 
-    def stops(self, trial: int, seen: int, value: float, reduction: int) -> bool:
-        """Whether a trial that has now seen ``seen`` images is worse than the best 1 / ``reduction``.
+    def stops(self, trial: int, seen: int, values: Sequence[float]) -> bool:
+        """Whether a trial that has now seen ``seen`` images is not, or no longer, among the best.
 
-        It is judged once at each rung, by the first value at or after it, against those that have come there before;
-        the first to come goes on.
+        What counts is what it was worth at the last rung that it has passed, against all others that have come there
+        by now: the first to come goes on, until there are enough that were better. Of several objectives, it goes on
+        for its bits/dim or for its place on the front. What is told again after a crash is not judged again.
         """
-        reached = [values for rung, values in zip(self.rungs, self._values, strict=True) if rung <= seen]
-        if not reached or trial in reached[-1] or not reached[-1]:
+        reached = [rung for rung in self.rungs if rung <= seen]
+        if not reached or seen <= self._seen.get(trial, -1):
             return False
-        return value > float(np.percentile(list(reached[-1].values()), 100 / reduction))
+        reduction, known = self.rungs[reached[-1]], self._values[reached[-1]]
+        own, others = known.get(trial, values), [known[number] for number in sorted(known) if number != trial]
+        if not others or reduction == 1:
+            return False
+        worse = own[0] > float(np.percentile([other[0] for other in others], 100 / reduction))
+        if not worse or len(own) == 1:
+            return worse
+        points = [own, *others[-LATEST:]]
+        return ranked(points).index(0) >= len(points) / reduction
 
 
 class Asha(FIFOScheduler):
@@ -63,14 +80,12 @@ class Asha(FIFOScheduler):
     def __init__(
         self,
         searcher: OptunaSearcher,
-        reduction: int,
         limits: Limits,
         grace: int,
         stopped_for: MutableMapping[str, str],
     ) -> None:
         super().__init__()
-        self.searcher, self.reduction = searcher, reduction
-        self.limits, self.grace, self.stopped_for = limits, grace, stopped_for
+        self.searcher, self.limits, self.grace, self.stopped_for = searcher, limits, grace, stopped_for
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Stop a trial or let it go on; a result without a value, as of a failure, is not judged."""
@@ -83,7 +98,7 @@ class Asha(FIFOScheduler):
                 self.stopped_for[trial.trial_id] = unhealthy(reason, seen)
                 return TrialScheduler.STOP
         number = self.searcher.number(trial.trial_id)
-        stopped = self.searcher.rungs.stops(number, seen, result["objective"], self.reduction)
+        stopped = self.searcher.rungs.stops(number, seen, self.searcher.values(result))
         return TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE
 
     def __reduce__(self) -> tuple[type, tuple[()]]:  # Tune pickles what it is given; nobody reads it

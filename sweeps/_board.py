@@ -95,13 +95,14 @@ class Board:
 
     def seconds_left(self) -> float | None:
         """An estimate from the runs that are over; None before there are any."""
-        over = [row.seconds for row in self.rows.values() if row.state != "running" and row.seconds]
+        goes_on = ("running", "stopped")  # with the sweep, to be continued
+        over = [row.seconds for row in self.rows.values() if row.state not in goes_on and row.seconds]
         if not over:
             return None
         waiting = self.planned - len(self.rows)
         mean = sum(over) / len(over)
-        running = sum(seconds_to_its_end(row, mean) for row in self.rows.values() if row.state == "running")
-        return (waiting * mean + running) / self.concurrent
+        begun = sum(seconds_to_its_end(row, mean) for row in self.rows.values() if row.state in goes_on)
+        return (waiting * mean + begun) / self.concurrent
 
 
 def seconds_to_its_end(row: Row, mean: float) -> float:

@@ -18,6 +18,8 @@ from torch.quasirandom import SobolEngine
 
 from vqvae_core.batches import mix
 
+STARTUP = 16  # trials that have ended before the searcher looks at any; as many points of a Sobol sequence are balanced
+
 
 class Evenly(optuna.samplers.RandomSampler):
     """The point of one trial: a function of the seed and of its number alone, whatever else there is in the study."""

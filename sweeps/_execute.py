@@ -18,7 +18,7 @@ from sweeps._budget import Meter
 from sweeps._cluster import connect
 from sweeps._events import INTERRUPTED, SPENT, Events
 from sweeps._group import trial_of_workers
-from sweeps._plan import REDUCTION, Plan
+from sweeps._plan import Plan
 from sweeps._search import NotPickled, OptunaSearcher
 from sweeps._trial import TrialActor
 
@@ -73,7 +73,7 @@ class StopFlag(NotPickled, tune.Stopper):
 
 def scheduler(plan: Plan, searcher: OptunaSearcher, events: Events) -> TrialScheduler:
     """What stops trials early: ASHA at the plan's rungs, if it has any, and the limits of a codebook."""
-    return Asha(searcher, REDUCTION, plan.limits, plan.grace, events.stopped_for)
+    return Asha(searcher, plan.limits, plan.grace, events.stopped_for)
 
 
 def execute(

@@ -18,6 +18,7 @@ from sweeps._finish import best_group
 from sweeps._plan import absolute_sqlite
 from sweeps._resume import STATES, row_of
 from sweeps._search import history_of
+from sweeps._space import TPE
 from sweeps._study import open_storage
 from vqvae_core.checkpoint import Checkpoint, Keeper
 from vqvae_core.config import Experiment
@@ -202,7 +203,7 @@ def running_row(trial: FrozenTrial, base: Experiment) -> Row:
     seen = max(values, default=0)
     return Row(
         run=f"{trial.number:03d}",
-        origin=trial.user_attrs.get("origin", "TPE"),
+        origin=trial.user_attrs.get("origin", TPE),
         point=dict(trial.params),
         seed=base.seed,
         parent="sweep",

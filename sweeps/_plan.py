@@ -11,6 +11,7 @@ from typing import Any
 import atari_collect
 from sweeps._budget import Budget
 from sweeps._cluster import Cluster, find
+from sweeps._even import STARTUP
 from sweeps._health import NO_LIMITS, Limits
 from sweeps._images import game_of, to_be_collected
 from sweeps._objectives import FIRST, LABELS
@@ -23,10 +24,10 @@ from vqvae_core.overrides import flatten, with_overrides
 from vqvae_core.presets import preset_for
 from vqvae_core.second_stage import pinned
 
-# Of ASHA, by `python -m benchmarks.search_quality`: one trial in three goes on from a ninth of the budget. A rung at a
-# third as well stops what learns slowly, once the searcher proposes little else than good points.
-REDUCTION = 3
-RUNGS = (9,)  # parts of the budget at which trials are compared
+# Of ASHA, by `python -m benchmarks.search_quality`: from a ninth of the budget on, a trial goes on while it is among
+# the best third of those that came there; one that has come half way is trained to its end. A rung at a third as well
+# stops what learns slowly, once the searcher proposes little else than good points.
+RUNGS = {9: 3, 2: 1}  # this part of the budget: the best such part of the trials
 REPORTS = 9  # of a trial, so that there is one at every rung
 
 
@@ -67,11 +68,11 @@ class Plan:
         return f"{self.base.data.name}/{self.sweep.name}"
 
     @property
-    def rungs(self) -> list[int]:
-        """Images seen at which ASHA compares trials; none without it."""
+    def rungs(self) -> dict[int, int]:
+        """Images seen from which ASHA compares trials, each with the part that goes on; none without it."""
         if self.scheduler != "asha":
-            return []
-        return [self.base.train.images // part for part in RUNGS]
+            return {}
+        return {self.base.train.images // part: reduction for part, reduction in RUNGS.items()}
 
     @property
     def grace(self) -> int:
@@ -276,9 +277,10 @@ def describe_plan(plan: Plan) -> str:
     points = [f"{origin}: {point_text(point)}" for origin, point in list(known.items())[: plan.trials]]
     points += [f"{name}: {point_text(point)}" for name, point in plan.sweep.fixed.items()]
     if plan.trials > len(known):
-        points.append(f"{plan.trials - len(known)} sampled by TPE")
+        later = f", by TPE once {STARTUP} have ended" if plan.trials > STARTUP else ""
+        points.append(f"{plan.trials - len(known)} spread evenly{later}")
     worker = f"{plan.cpus_per_worker:g} CPU" + (f" and {plan.gpus_per_worker:g} GPU" if plan.gpus_per_worker else "")
-    rungs = " and ".join(f"{rung:,}" for rung in plan.rungs)
+    rungs = " to ".join(f"{rung:,}" for rung in plan.rungs)
     entries = {
         "sweep": [plan.name, plan.sweep.question],
         "data": [data_line(plan)],
@@ -289,7 +291,7 @@ def describe_plan(plan: Plan) -> str:
         if plan.sweep.fixed
         else [
             f"{plan.trials} trials x {plan.base.train.images:,} images at most",
-            f"ASHA lets the best third go on at {rungs} images"
+            f"ASHA lets the best third go on, from {rungs} images"
             if plan.scheduler == "asha"
             else "none is stopped early",
         ]

@@ -177,6 +177,12 @@ def disk(plan: Plan, found: Sequence[Corner]) -> int:
     return max(c.measured.checkpoint for c in found) * kept * runs
 
 
+def disk_room(plan: Plan) -> int:
+    """Bytes that the checkpoints may take: what is free, and what those of a continued sweep have already."""
+    own = sum(path.stat().st_size for path in plan.folder.rglob("*") if path.is_file())
+    return shutil.disk_usage(existing(plan.folder)).free + own
+
+
 def report(plan: Plan, found: Sequence[Corner]) -> str:
     """The table of the corners, and what they mean for the sweep."""
     lines = [["batch", "memory", "s/step", "s/report", "checkpoint", "corner"]]
@@ -195,13 +201,12 @@ def report(plan: Plan, found: Sequence[Corner]) -> str:
         )
     room, last = trials_per_device(found), found[-1].measured
     share = f": --gpus-per-trial {1 / room:.3g}" if plan.gpus_per_worker and room > 1 else ""
-    free = shutil.disk_usage(existing(plan.folder)).free
     entries = [
         f"memory: {size_of(last.free)} for trials, room for {room} of the largest at once{share}",
         f"trials at once: {plan.concurrent}",
         f"time: {clock(seconds_of_all(plan, found, False))} if no trial is stopped early, at most "
         f"{clock(seconds_of_all(plan, found, True))}",
-        f"disk: {size_of(disk(plan, found))} of checkpoints; {size_of(free)} are free",
+        f"disk: {size_of(disk(plan, found))} of checkpoints; {size_of(disk_room(plan))} are free",
     ]
     return "\n".join([f"preflight, {STEPS} steps of each corner:", table(lines), *entries])
 
@@ -232,10 +237,17 @@ def adjusted(plan: Plan, found: Sequence[Corner]) -> Plan:
 def full(plan: Plan, run: Runner = in_its_own_process) -> tuple[Plan, str]:
     """Measure all corners with ``STEPS`` steps each; the plan as it can run, and the table.
 
-    Raises ``ValueError`` for a corner that cannot be trained however its batch is cut.
+    Raises ``ValueError`` for a corner that cannot be trained however its batch is cut, and for checkpoints that have
+    no room.
     """
     found = [fitting(plan, point, run) for point in corners(plan)]
     plan = adjusted(plan, found)
+    wanted, room = disk(plan, found), disk_room(plan)
+    if wanted > room:
+        raise ValueError(
+            f"preflight: the checkpoints of all runs take {size_of(wanted)}; allowed are the {size_of(room)} free in "
+            f"{plan.folder}: fewer --trials, a smaller --keep or another --out"
+        )
     return plan, report(plan, found)
 
 
@@ -259,4 +271,6 @@ def short(plan: Plan, run: Runner = briefly) -> str:
     text += f"{clock(seconds_of_all(plan, found, True))} of training and {size_of(disk(plan, found))} of checkpoints"
     if not fits(measured) or at_once(plan, found) < plan.concurrent:
         text += f"; {plan.concurrent} at once do not fit into {size_of(measured.free)}: give --preflight"
+    if disk(plan, found) > disk_room(plan):
+        text += f"; {size_of(disk_room(plan))} of disk are free: fewer --trials, a smaller --keep or another --out"
     return text

@@ -12,6 +12,7 @@ from sweeps._board import Board, Row, by_merit
 from sweeps._display import number
 from sweeps._objectives import FORMATS, LABELS, front, values_of
 from sweeps._plan import Plan, point_text, short
+from sweeps._space import SAMPLED
 from vqvae_core.intervals import interval, t95
 
 PLACE = {"complete": 0, "running": 1, "stopped": 1, "pruned": 2, "failed": 3}
@@ -56,7 +57,7 @@ def remark(row: Row, like_the_best: Collection[str] = ()) -> str:
     match row.state:
         case "complete":
             parts = [row.unhealthy and f"codebook: {row.unhealthy}"]
-            parts += ["" if row.origin == "TPE" else f"{row.origin}'s point"]
+            parts += ["" if row.origin in SAMPLED else f"{row.origin}'s point"]
             parts += [row.taken and f"taken from {row.taken}"]
             parts += ["not separable from the best" if row.run in like_the_best else ""]
             return "; ".join(part for part in parts if part)

@@ -13,6 +13,7 @@ from sweeps._board import Board, Row
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._search import TrialSpec, settle
+from sweeps._space import TPE
 from sweeps._trial import shown_of
 from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import Experiment
@@ -44,7 +45,7 @@ def row_of(trial: FrozenTrial, base: Experiment) -> Row:
     record: dict[str, Any] = json.loads(trial.user_attrs.get("record", "{}"))
     return Row(
         run=f"{trial.number:03d}",
-        origin=trial.user_attrs.get("origin", "TPE"),
+        origin=trial.user_attrs.get("origin", TPE),
         point=dict(trial.params),
         seed=base.seed,
         parent="sweep",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,10 @@ from ray.tune.search import Searcher
 from sweeps._asha import Rungs, metrics_of
 from sweeps._board import verdict
 from sweeps._cache import Found
-from sweeps._even import Evenly
+from sweeps._even import STARTUP, Evenly
 from sweeps._objectives import FIRST, OBJECTIVES, values_of
 from sweeps._plan import Plan
-from sweeps._space import Point, known_points, suggest
+from sweeps._space import EVEN, TPE, Point, known_points, suggest
 from sweeps._tpe import Tpe
 from sweeps._unseen import unseen
 from vqvae_core.batches import mix
@@ -30,8 +30,7 @@ from vqvae_core.overrides import flatten
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-STARTUP = 16  # trials that have ended before the searcher looks at any; as many points of a Sobol sequence are balanced
-ON_THE_WAY = f"{FIRST} at "  # the user attributes that hold a trial's values where the study has several objectives
+ON_THE_WAY = "values at "  # the user attributes that hold a trial's objectives on the way where there are several
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,8 @@ class OptunaSearcher(NotPickled, Searcher):
         self._asked = sum(t.state != TrialState.WAITING for t in known)
         self.rungs = Rungs(plan.rungs)
         for t in known:
-            for seen, value in sorted(history_of(t).items()):
-                self.rungs.note(t.number, seen, value)
+            for seen, values in sorted(on_the_way(t).items()):
+                self.rungs.note(t.number, seen, values)
         begun = {t.user_attrs.get("origin") for t in known}
         for origin, point in known_points(plan.sweep, flatten(plan.base)).items():
             if origin not in begun:  # a driver may have been killed between two of them
@@ -111,12 +110,14 @@ class OptunaSearcher(NotPickled, Searcher):
         Trials that need no training are told to the study on the way, and Tune never hears of them.
         """
         while (trial := self._next()) is not None:
+            if isinstance(self.study.sampler, Evenly) and "origin" not in trial.user_attrs:
+                trial.set_user_attr("origin", EVEN)
             point = suggest(trial, self.plan.sweep, flatten(self.plan.base))
             spec = TrialSpec(
                 number=trial.number,
                 run=f"{trial.number:03d}",
                 point=point,
-                origin=trial.user_attrs.get("origin", "TPE"),
+                origin=trial.user_attrs.get("origin", TPE),
                 experiment=self.plan.experiment(point),
                 folder=self.plan.folder / "trials" / f"{trial.number:03d}",
                 parent="sweep",
@@ -148,10 +149,10 @@ class OptunaSearcher(NotPickled, Searcher):
     def _take(self, trial: optuna.Trial, found: Found) -> None:
         """Tell the study of a trial what another run was worth."""
         for seen, metrics in found.reports:
-            value = metrics.get(OBJECTIVES[FIRST], math.nan)
-            if math.isfinite(value):
-                self.rungs.note(trial.number, seen, value)
-                note(self.study, trial, seen, value)
+            values = values_of(metrics, self.plan.objectives)
+            if math.isfinite(values[0]):
+                self.rungs.note(trial.number, seen, values)
+                note(self.study, trial, seen, values)
         seen, metrics = found.reports[-1]
         result = {"images_seen": seen, "objective": metrics[OBJECTIVES[FIRST]], "time_total_s": 0.0}
         self._settle(trial, result, metrics, "complete", taken_reason(found), found.origin)
@@ -160,14 +161,19 @@ class OptunaSearcher(NotPickled, Searcher):
         """The study's number of a trial that Tune knows by its own name."""
         return self._trials[trial_id].number
 
+    def values(self, result: Mapping[str, Any]) -> list[float]:
+        """The objectives of a result of Tune's, bits/dim first."""
+        return [result["objective"], *values_of(metrics_of(result), self.plan.objectives)[1:]]
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A value on the way: Optuna's pruned trials are ranked by them."""
         value = result.get("objective")
         if value is None or not math.isfinite(value):
             return
         trial, seen = self._trials[trial_id], int(result["images_seen"])
-        self.rungs.note(trial.number, seen, value)
-        note(self.study, trial, seen, value)
+        values = self.values(result)
+        self.rungs.note(trial.number, seen, values)
+        note(self.study, trial, seen, values)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The end: complete at the full budget, pruned before it, failed when it broke."""
@@ -197,7 +203,7 @@ class OptunaSearcher(NotPickled, Searcher):
         record |= {"unhealthy": limits.broken(metrics), "constraints": limits.excess(metrics)}
         if state != "failed":
             record["values"] = [result["objective"], *values_of(metrics, self.plan.objectives)[1:]]
-            self.rungs.note(trial.number, int(result["images_seen"]), result["objective"])
+            self.rungs.note(trial.number, int(result["images_seen"]), record["values"])
         # First the decision, then its effects: a driver that dies between the two leaves them to the next one.
         trial.set_user_attr("record", json.dumps(record))
         settle(self.study, trial, record)
@@ -216,22 +222,27 @@ def taken_reason(found: Found) -> str:
 
 def history_of(trial: FrozenTrial) -> dict[int, float]:
     """The first objective of a trial of a study by images seen."""
+    return {seen: values[0] for seen, values in on_the_way(trial).items()}
+
+
+def on_the_way(trial: FrozenTrial) -> dict[int, list[float]]:
+    """The objectives of a trial of a study by images seen."""
     noted = {
-        int(name.removeprefix(ON_THE_WAY)): value
-        for name, value in trial.user_attrs.items()
+        int(name.removeprefix(ON_THE_WAY)): json.loads(values)
+        for name, values in trial.user_attrs.items()
         if name.startswith(ON_THE_WAY)
     }
-    return noted or dict(trial.intermediate_values)
+    return noted or {seen: [value] for seen, value in trial.intermediate_values.items()}
 
 
-def note(study: optuna.Study, trial: optuna.Trial, seen: int, value: float) -> None:
-    """Tell the study a value on the way."""
+def note(study: optuna.Study, trial: optuna.Trial, seen: int, values: Sequence[float]) -> None:
+    """Tell the study the objectives of a trial on the way."""
     if len(study.directions) > 1:  # of several objectives, Optuna takes none
-        trial.set_user_attr(f"{ON_THE_WAY}{seen}", value)
+        trial.set_user_attr(f"{ON_THE_WAY}{seen}", json.dumps(list(values)))  # which may be infinite
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a step that is told twice after a crash is the same step
-        trial.report(value, seen)
+        trial.report(values[0], seen)
 
 
 def settle(study: optuna.Study, trial: optuna.Trial, record: dict[str, Any]) -> None:
@@ -243,7 +254,7 @@ def settle(study: optuna.Study, trial: optuna.Trial, record: dict[str, Any]) -> 
         trial.set_constraint(name, excess)
     if record["unhealthy"]:
         trial.set_user_attr("codebook", record["unhealthy"])  # for the eyes of whoever opens the dashboard
-    note(study, trial, int(record["images_seen"]), record["objective"])
+    note(study, trial, int(record["images_seen"]), record["values"])
     if record["state"] == "pruned":
         study.tell(trial, state=TrialState.PRUNED)
     else:

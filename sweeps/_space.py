@@ -14,6 +14,8 @@ from sweeps._objectives import FIRST, checked
 
 Point = dict[str, Any]  # dotted field -> value
 
+EVEN, TPE = SAMPLED = ("spread evenly", "TPE")  # who proposed a point that was not known before
+
 # Tried before anything is sampled, as far as a sweep has their dimensions.
 KNOWN_POINTS: dict[str, Point] = {
     "the report": {

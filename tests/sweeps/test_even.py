@@ -11,9 +11,9 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from sweeps._even import coordinates, value_at
+from sweeps._even import STARTUP, coordinates, value_at
 from sweeps._plan import Plan
-from sweeps._search import STARTUP, OptunaSearcher, TrialSpec
+from sweeps._search import OptunaSearcher, TrialSpec
 from sweeps._space import Sweep, choice, integer, log_uniform, only_if, uniform
 from sweeps._study import open_storage, open_study
 
@@ -70,6 +70,7 @@ def test_a_search_begins_evenly_and_looks_at_its_values_after_sixteen_ends(make:
         kinds.append(type(searcher.study.sampler).__name__)
         searcher.on_trial_complete(str(number), result(plan, float(number)))
     assert kinds == ["Evenly"] * STARTUP + ["Tpe"]
+    assert [specs[str(number)].origin for number in range(STARTUP + 1)] == ["spread evenly"] * STARTUP + ["TPE"]
     points = [specs[str(number)].point for number in range(STARTUP)]
     assert set(Counter(point["train.batch_size"] for point in points).values()) == {4}
     assert set(Counter(point["model.residual_blocks"] for point in points).values()) == {8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps._board import Board, Row
-from sweeps._objectives import OBJECTIVES, checked, front, values_of
+from sweeps._objectives import OBJECTIVES, checked, front, ranked, values_of
 from sweeps._plan import Plan
 from sweeps._ranking import pareto, pareto_table
 from sweeps._resume import row_of
@@ -31,6 +32,29 @@ def test_the_front_is_what_no_other_point_dominates(seed: int) -> None:
             for other in points.values()
         )
         assert (name in found) == (not dominated)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_promising_points_are_ranked_front_by_front(seed: int) -> None:
+    chance = random.Random(seed)
+    width = chance.choice([1, 2, 3])
+    points = {n: [float(chance.randint(0, 6)) for _ in range(width)] for n in range(25)}
+    order = ranked([*points.values()])
+    assert sorted(order) == list(points)
+    while points:
+        layer = {int(name) for name in front({str(n): point for n, point in points.items()})}
+        first, order = order[: len(layer)], order[len(layer) :]
+        assert set(first) == layer
+        assert points[first[0]] == min(points[n] for n in layer)
+        for n in layer:
+            del points[n]
+
+
+def test_within_a_front_the_ends_come_first_and_then_the_middle() -> None:
+    sizes = [1e6, 5e6, 2e6, 3e6, 4e6]
+    points = [[-size, size] for size in sizes]
+    assert [sizes[n] for n in ranked(points)] == [5e6, 1e6, 3e6, 2e6, 4e6]
+    assert ranked([[2.0, 1.0], [1.0, math.nan], [1.0, math.inf], [1.0, 5.0]]) == [3, 0, 1, 2]  # not known is the worst
 
 
 def test_a_trial_without_a_figure_is_not_on_the_front() -> None:
@@ -104,8 +128,21 @@ def test_successive_halving_remembers_its_rungs_after_a_crash(plan: Plan) -> Non
     searcher.on_trial_result("a", result(200, 3.5, 1.0, 1.0))
     again, _ = searched(plan)
     assert history_of(again.study.get_trials()[0]) == {100: 4.0, 200: 3.5}
-    assert again.rungs.stops(1, 100, 4.1, 3)
-    assert not again.rungs.stops(0, 120, 9.0, 3)  # it had passed
+    for values, stopped in (([4.1, 1.0, 1.0], True), ([4.1, 1.0, math.inf], True), ([3.9, 9.0, 9.0], False)):
+        assert again.rungs.stops(1, 100, values) == searcher.rungs.stops(1, 100, values) == stopped
+    assert not again.rungs.stops(0, 120, [9.0, 1.0, 1.0])  # it had passed
+
+
+def test_a_continued_sweep_decides_by_all_objectives_as_an_undisturbed_one(plan: Plan) -> None:
+    searcher, _ = searched(plan)
+    for trial_id, size in zip("abcd", (50.0, 40.0, 60.0, 70.0), strict=True):
+        searcher.suggest(trial_id)
+        searcher.on_trial_result(trial_id, result(100, size / 10, size, 1.0))
+    again, _ = searched(plan)
+    for candidate in (result(100, 8.0, 10.0, 1.0), result(100, 8.0, 65.0, 1.0)):
+        values = searcher.values(candidate)
+        assert values == again.values(candidate)
+        assert again.rungs.stops(4, 100, values) == searcher.rungs.stops(4, 100, values) == (values[1] == 65.0)
 
 
 def test_a_study_of_several_objectives_goes_on_after_many_ends(make: Callable[..., Plan]) -> None:

@@ -31,7 +31,7 @@ def test_flags_and_overrides_reach_the_experiment(make: Callable[..., Plan]) -> 
     )
     assert (plan.trials, plan.base.train.images, plan.base.train.batch_size) == (7, 900, 48)
     assert plan.base.train.eval_every == 100  # a ninth of the budget: a report at every rung
-    assert plan.rungs == [100]
+    assert plan.rungs == {100: 3, 450: 1}
     assert plan.name == "question-digits"
     assert plan.experiment_name == "digits/question"
 
@@ -185,9 +185,9 @@ def test_a_dry_run_says_everything_and_does_nothing(
     for expected in (
         "question-digits",
         "the report: beta 1, lr 0.0003",
-        "3 sampled by TPE",
+        "3 spread evenly\n",
         "5 trials x 900 images at most",
-        "go on at 100 images",
+        "go on, from 100 to 450 images",
         "at most 6 runs",
         "CPU",
         f"{workplace}/runs/question-digits",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,6 +123,24 @@ def test_time_and_disk_follow_from_what_was_measured(workplace: Path) -> None:
     assert preflight.seconds_of_all(plan, corners, most=True) == pytest.approx((40 + reports) * 3)
     assert preflight.seconds_of_all(plan, corners, most=False) == pytest.approx((25 + reports) * 3)
     assert preflight.disk(plan, corners) == 6 * 4 * (1 << 20)
+
+
+def test_checkpoints_that_the_disk_has_no_room_for_are_refused(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(sized(), "--trials", "6", "--keep", "2")
+    run = by_part(1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=(24 << 20) - 1))  # for 24 of a MiB
+    refused = r"^preflight: the checkpoints of all runs take 24 MiB; allowed are the 24 MiB free in .*--keep.*$"
+    with pytest.raises(ValueError, match=refused):
+        preflight.full(plan, run)
+    assert preflight.short(plan, run).endswith(
+        "24 MiB of disk are free: fewer --trials, a smaller --keep or another --out"
+    )
+    plan.folder.mkdir(parents=True)
+    (plan.folder / "left").write_bytes(b"1")  # by this sweep, which is continued
+    assert "disk: 24 MiB of checkpoints" in preflight.full(plan, run)[1]
+    assert "disk are free" not in preflight.short(plan, run)
 
 
 def test_measuring_trains_evaluates_and_leaves_nothing(make: Callable[..., Plan], workplace: Path) -> None:

@@ -102,5 +102,7 @@ def test_the_estimate_of_the_time_left() -> None:
     assert made.rows["001"].budget == 100
     made.rows["001"].images_seen = 0
     assert made.seconds_left() == pytest.approx((2 * 10 + 10) / 2)
+    made.rows["001"].state = "stopped"  # with the sweep: continued, it takes as long, and says nothing of the others
+    assert made.seconds_left() == pytest.approx((2 * 10 + 10) / 2)
     made.rows["001"].images_seen = 25  # at its own speed it needs three times as long again
     assert made.seconds_left() == pytest.approx((2 * 10 + 12) / 2)

