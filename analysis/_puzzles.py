@@ -157,11 +157,13 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         for verb, some in (
             ("what keeps more of them, alone", helped),
             ("what keeps less", harmed),
-            ("what cannot be told from no change", unclear),
+            ("what these seeds cannot tell from no change", unclear),
         )
         if some
     ]
-    answer = f"By one change at a time. {'. '.join(part[0].upper() + part[1:] for part in parts)}."
+    place = CHANGES[2][0] in helped and CHANGES[1][0] not in helped
+    answer = "For want of place, not of rate. " if place else ""
+    answer += f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
 
     def state(arm: str) -> str:
         used, most = (mean(arms[arm], f"valid/{name}") for name in ("information", "information_most"))
@@ -367,7 +369,7 @@ PUZZLES = (
         "python sweeps/puzzles/three_codes.py --model.first boxing44_vqvae",
         "another order of the settings at the report's size and budget, with intervals apart",
         three_codes,
-        pictures=("gallery/figure-09-boxing.png",),
+        pictures=tuple(f"puzzles/5-{arm}/figure-09-boxing44.png" for arm in ("report", "rate", "cells")),
     ),
     Puzzle(
         6,
