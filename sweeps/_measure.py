@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import resource
 import shutil
@@ -47,6 +48,8 @@ def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measu
     Raises ``TooLarge`` when the memory of the device is not enough. To be called in a process of its own: once oneDNN
     was refused memory, it stays broken for as long as the process lives.
     """
+    # As the first optimiser does; not under the limit, where an import can break in its midst.
+    importlib.import_module("torch._dynamo")
     experiment, dataset = task_of(config)
     batch = experiment.train.batch_size
     # So small a learning rate that nothing diverges, for it costs what any other does.
