@@ -178,16 +178,19 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
     for words, before, after in CHANGES:
         gap = gaps[words]
         half = "" if gap.half is None else f" ± {gap.half:.3f}"
-        evidence.append(f"{words}: {gap.mean:+.3f}{half} (n = {gap.n} seeds, {before} -> {after}): {state(after)}")
+        evidence.append(
+            f"{words}: {gap.mean:+.3f}{half} (n = {gap.n} seed{'s' * (gap.n > 1)}, {before} -> {after}): {state(after)}"
+        )
     run = arms["report"][0]
     first = mean([run for own in arms.values() for run in own], "valid/first_foreground_error")
     evidence.append(f"the first VQ-VAE alone, the same under all of them, leaves {first:.3f}")
     counts = sorted({len(own) for own in arms.values()})
+    stopped = " (the sweep was stopped before its end)" if len(counts) > 1 else ""
     scale = (
         f"{named(run)}, frames of {run.tags.get('data.shape', '?').rpartition('x')[0].replace('x', ' x ')} pixels (the "
         f"report: 84 x 84), one first stage, {int(run.params['train.images']):,} maps seen at batch "
-        f"{run.params['train.batch_size']}, {' or '.join(map(str, counts))} seeds; so short a training may favour what "
-        "learns fast"
+        f"{run.params['train.batch_size']}, {' or '.join(map(str, counts))} seeds{stopped}; "
+        "so short a training may favour what learns fast"
     )
     return Finding(answer, evidence, LOST, of_all(arms, LOST), scale)
 
