@@ -15,7 +15,16 @@ from analysis.runs import Run
 from vqvae_core.files import write_whole
 
 # Of a run's tags those that a verdict or its reader needs; the others name the machine, or repeat what is said.
-TAGS = ("stage", "seed", "sweep.id", "hardware", "mlflow.source.git.commit", "git.dirty", "data.collected")
+TAGS = (
+    "stage",
+    "seed",
+    "sweep.id",
+    "hardware",
+    "mlflow.source.git.commit",
+    "git.dirty",
+    "data.shape",
+    "data.collected",
+)
 PLACES = (
     "data.root",
     "data.source",

@@ -59,11 +59,14 @@ def frozen(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
             f"{mean(arms[f'trained_d{dim}'], 'valid/perplexity'):.1f} trained, "
             f"{mean(arms[f'ema_kmeans_d{dim}'], 'valid/perplexity'):.1f} moving averages",
         ]
-        found.append(f"at D {dim} {against(uniform)} one trained from the same start")
-        found.append(f"{against(best)} one of moving averages from k-means")
-    answer = f"A frozen random codebook is {found[0]} and {found[1]}; {found[2]} and {found[3]}."
-    codes = arms["frozen_d8"][0].params["model.num_codes"]
-    return Finding(answer, evidence, BITS, of_all(arms), scale_of(arms, f"K {codes}, with batch normalisation"))
+        found.append(
+            f"at D {dim} {against(uniform)} one trained from the same start and {against(best)} one of moving averages "
+            f"from k-means; drawn wider, from N(0, 1), {against(normal)} the trained one"
+        )
+    answer = f"A frozen random codebook is {'. It is '.join(found)}."
+    params = arms["frozen_d8"][0].params
+    note = f"K {params['model.num_codes']}, lr {params['train.lr']}, with batch normalisation"
+    return Finding(answer, evidence, BITS, of_all(arms), scale_of(arms, note))
 
 
 def against(gap: Difference) -> str:
@@ -154,37 +157,40 @@ def three_codes(arms: Arms, failed: Sequence[Run], curves: Curves) -> Finding:
         for verb, some in (
             ("what keeps more of them, alone", helped),
             ("what keeps less", harmed),
-            ("what cannot be told from no change", unclear),
+            ("what these seeds cannot tell from no change", unclear),
         )
         if some
     ]
-    answer = f"By one change at a time. {'. '.join(part[0].upper() + part[1:] for part in parts)}."
+    place = CHANGES[2][0] in helped and CHANGES[1][0] not in helped
+    answer = "For want of place, not of rate. " if place else ""
+    answer += f"{'. '.join(part[0].upper() + part[1:] for part in parts)}."
 
     def state(arm: str) -> str:
-        m = {name: mean(arms[arm], f"valid/{name}") for name in ("information", "information_most", "perplexity")}
+        used, most = (mean(arms[arm], f"valid/{name}") for name in ("information", "information_most"))
         return (
-            f"{with_interval(values(arms[arm], LOST), 3)} of an empty ring's error is left (1: nothing of them is "
-            f"kept); a map is {m['information']:.1f} bits dearer under another image's codes, which hold at most "
-            f"{m['information_most']:.0f}"
+            f"{with_interval(values(arms[arm], LOST), 3)} is left, and a map is {used:.1f} bits dearer under another "
+            f"image's codes, which can hold {most:.0f}"
         )
 
-    evidence = [f"the report's three codes: {state('report')}"]
-    evidence += [
-        f"{words}: error {gap.mean:+.3f}"
-        + ("" if gap.half is None else f" ± {gap.half:.3f}")
-        + f" (n = {gap.n} seeds), "
-        f"{before} -> {after}: {state(after)}"
-        for (words, before, after), gap in zip(CHANGES, gaps.values(), strict=True)
+    evidence = [
+        f"the report's three codes, of the error where players, score and clock are in an empty ring: {state('report')}"
     ]
+    for words, before, after in CHANGES:
+        gap = gaps[words]
+        half = "" if gap.half is None else f" ± {gap.half:.3f}"
+        evidence.append(
+            f"{words}: {gap.mean:+.3f}{half} (n = {gap.n} seed{'s' * (gap.n > 1)}, {before} -> {after}): {state(after)}"
+        )
     run = arms["report"][0]
     first = mean([run for own in arms.values() for run in own], "valid/first_foreground_error")
-    evidence.append(f"the first VQ-VAE alone, the same under all of them: {first:.3f}")
+    evidence.append(f"the first VQ-VAE alone, the same under all of them, leaves {first:.3f}")
     counts = sorted({len(own) for own in arms.values()})
+    stopped = " (the sweep was stopped before its end)" if len(counts) > 1 else ""
     scale = (
         f"{named(run)}, frames of {run.tags.get('data.shape', '?').rpartition('x')[0].replace('x', ' x ')} pixels (the "
         f"report: 84 x 84), one first stage, {int(run.params['train.images']):,} maps seen at batch "
-        f"{run.params['train.batch_size']}, {' or '.join(map(str, counts))} seeds; so short a training may favour what "
-        "learns fast"
+        f"{run.params['train.batch_size']}, {' or '.join(map(str, counts))} seeds{stopped}; "
+        "so short a training may favour what learns fast"
     )
     return Finding(answer, evidence, LOST, of_all(arms, LOST), scale)
 
@@ -366,7 +372,7 @@ PUZZLES = (
         "python sweeps/puzzles/three_codes.py --model.first boxing44_vqvae",
         "another order of the settings at the report's size and budget, with intervals apart",
         three_codes,
-        pictures=("gallery/figure-09-boxing.png",),
+        pictures=tuple(f"puzzles/5-{arm}/figure-09-boxing44.png" for arm in ("report", "rate", "cells")),
     ),
     Puzzle(
         6,

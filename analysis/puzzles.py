@@ -34,7 +34,7 @@ RUNS = "puzzle_runs.json.gz"
 UNITS = {
     BITS: "bits/dim on valid",
     "bits_per_code": "bits per code",
-    "second_foreground_error": "error where players, score and clock are (1: nothing of them is kept)",
+    "valid/second_foreground_error": "error where players, score and clock are (1: nothing of them is kept)",
     "memory/peak_mb": "peak memory of the search, MiB",
     "bits/dim": "bits/dim on test",
 }

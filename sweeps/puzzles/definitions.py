@@ -1,7 +1,8 @@
 """Puzzle 7: why does Table 1 differ from the original paper?
 
 Run:     python sweeps/puzzles/definitions.py --checkpoint cifar10_vqvae
-         --checkpoint names a VQ-VAE that was trained on squared errors: a run, a sweep, or a checkpoint's folder
+         --checkpoint names a VQ-VAE that was trained on squared errors: a run, a sweep, or a checkpoint's folder;
+         the verdict is by the newest measurement, with those on other data sets beside it
 Asked:   "the values of the lower bounds we computed are significantly larger [...] due to our misunderstanding" (3.4)
 Guess:   Equation 7 has the Gaussian's sign wrong, a sigma as wide as half of all grey levels, and is no likelihood:
          blurring the reconstructions improves it; beyond that, the report's model has a tenth of the paper's codes

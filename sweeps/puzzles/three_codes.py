@@ -6,6 +6,8 @@ Run:     python -m atari_collect --game Boxing --frames 10000 --size 44 --out da
          --model.restart_below 0.05 --train.images 12000 --train.batch_size 16 --train.lr 0.001
          --train.eval_every 6000 --train.precision float32 --out runs/boxing44_vqvae
          python sweeps/puzzles/three_codes.py --model.first boxing44_vqvae
+         and for a picture of a setting, here of "cells":
+         python analysis/figures.py --figure 9 --checkpoint runs/puzzle_three_codes/trials/cells-seed-0/checkpoints
 Asked:   "We are still not sure how the original authors achieved such good reconstructions" (2.4)
 Guess:   the report's code could not have kept them (it predicted each code from itself, on an eighth of the data, from
          random scalar codebooks); but three codes of a mean over the map hold too little of where things are too

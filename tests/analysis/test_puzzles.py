@@ -51,7 +51,7 @@ def said(uri: str, number: int, capsys: pytest.CaptureFixture[str], *arguments: 
 
 
 def bits(**arms: list[float]) -> list[tuple[str, int, dict[str, Any], dict[str, float]]]:
-    size = {"model.hidden": 32, "model.num_codes": 512, "train.images": 12_000}
+    size = {"model.hidden": 32, "model.num_codes": 512, "train.images": 12_000, "train.lr": 3e-4}
     return [
         (arm, seed, size, {"valid/bits_per_dim": value, "valid/perplexity": 40.0})
         for arm, values in arms.items()
@@ -175,12 +175,15 @@ def test_three_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     runs = hierarchy_runs(report=report, alive=same, rate=same, cells=less, positions=more, decoder=same, rare=less)
     printed = said(tracker(tmp_path, "puzzle_three_codes", runs, tags), 5, capsys)
     assert (
-        "What keeps more of them, alone: as many codes, each of a cell and heard there; a loss that weighs rare codes "
-        "more. What keeps less: three codes of weighed positions and not of their mean. What cannot be told from no "
-        "change: codebooks kept alive; twelve times as many codes of the whole map; a decoder twice as wide."
+        "For want of place, not of rate. What keeps more of them, alone: as many codes, each of a cell and heard "
+        "there; a loss that weighs rare codes more. What keeps less: three codes of weighed positions and not of their "
+        "mean. What these seeds cannot tell from no change: codebooks kept alive; twelve times as many codes of the "
+        "whole map; a decoder twice as wide."
     ) in printed
     gaps = [a - b for a, b in zip(less, same, strict=True)]
-    assert f"error {statistics.mean(gaps):+.3f} ± {interval(gaps):.3f} (n = 3 seeds), rate -> cells" in printed
+    assert (
+        f"and heard there: {statistics.mean(gaps):+.3f} ± {interval(gaps):.3f} (n = 3 seeds, rate -> cells)" in printed
+    )
     # The frames and the first stage are made first.
     collect = "python -m atari_collect --game Boxing --frames 10000 --size 44 --out data/boxing44"
     train = (
@@ -258,7 +261,7 @@ def test_published_verdicts_are_what_their_published_runs_give() -> None:
     results = SWEEPS.parents[1] / "results"
     published = {entry["number"]: entry for entry in json.loads((results / "puzzles.json").read_text())["puzzles"]}
     again = verdicts(read_runs(results / "puzzle_runs.json.gz"), PUZZLES)
-    assert set(again) >= {6, 7}
+    assert set(again) == {2, 5, 6, 7}
     for number, verdict in again.items():
         assert as_json(verdict) == published[number]
 
