@@ -84,6 +84,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--out", type=Path, default=Path("runs/reproduce"), metavar="DIR", help="of reproduce: (runs/reproduce)")
     chosen = parser.parse_args(arguments)
+    asked = [
+        name
+        for name, given in (
+            ("reproduce", chosen.action),
+            ("--probe", chosen.probe),
+            ("--picture", chosen.picture),
+            ("--export", chosen.export),
+        )
+        if given
+    ]
+    if len(asked) > 1:
+        parser.error(f"{' and '.join(asked)} are given; allowed is one of them")
+    if chosen.seed and not chosen.action:
+        parser.error(f"--seed is {chosen.seed[0]}; allowed is one only with reproduce")
     if chosen.action and not chosen.row:
         parser.error("ROW is not given; allowed is a published row, as mnist/vqvae_mse")
     if chosen.picture and not chosen.checkpoint:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
+from vqvae_core.overrides import OneLineParser, at_least
+
 
 @dataclass(frozen=True)
 class Row:
@@ -64,9 +66,9 @@ def machine() -> dict[str, object]:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that every benchmark takes; add your own."""
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    options.add_argument("--repeats", type=int, default=5, help="interleaved repeats per case (5)")
+    options.add_argument("--repeats", type=at_least(1), default=5, help="interleaved repeats per case (5)")
     return options
 
 

@@ -28,6 +28,7 @@ from benchmarks._disturbed import Place, Wrong, below, check_run, end_all, place
 from benchmarks._harness import parser
 from benchmarks._nodes import plain_environment, ray_head, ray_node, short_folder
 from benchmarks._servers import free_port, mlflow_server
+from vqvae_core.overrides import at_least
 
 SMALL = ["--model.hidden", "8", "--model.num_codes", "16", "--model.code_dim", "4", "--train.calibration_images", "64"]
 # One trial after the other: so the same history gives the same points, whenever it was broken off.
@@ -287,10 +288,10 @@ def disturb(what: str, rounds: int, seed: int, root: Path) -> Count:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--rounds", type=int, default=20, help="kills in all (20)")
+    options.add_argument("--rounds", type=at_least(1), default=20, help="kills in all (20)")
     options.add_argument("--what", choices=("driver", "actor", "worker", "raylet", "tracker"), default="driver")
     options.add_argument("--seed", type=int, default=0, help="of the moments (0)")
-    options.add_argument("--seconds", type=float, default=60, help="that a tracker is away (60)")
+    options.add_argument("--seconds", type=at_least(0, float), default=60, help="that a tracker is away (60)")
     chosen = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and with it ends what it has started
     with tempfile.TemporaryDirectory(prefix="vq", ignore_cleanup_errors=True) as folder:

@@ -39,7 +39,7 @@ from sweeps._tracker import SWEEP, Tracker
 from sweeps._trial import Result, result_of
 from vqvae_core.config import DataConfig
 from vqvae_core.data import prepare
-from vqvae_core.overrides import flatten
+from vqvae_core.overrides import at_least, flatten
 
 PROJECT = Path(__file__).parents[1]
 SPACE = {
@@ -140,7 +140,7 @@ def seconds_of(arguments: list[str], repeats: int) -> float:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--trials", type=int, default=1000, help="simulated trials (1000)")
+    options.add_argument("--trials", type=at_least(1), default=1000, help="simulated trials (1000)")
     chosen = options.parse_args()
     os.environ["RAY_ADDRESS"] = "local"  # the plan's machine is this one
     with tempfile.TemporaryDirectory() as folder:

@@ -42,7 +42,7 @@ from sweeps._space import Dimension, Point, Sweep, choice, log_uniform
 from sweeps._study import open_study
 from sweeps._trial import Result, result_of
 from vqvae_core.config import Experiment
-from vqvae_core.overrides import unflatten
+from vqvae_core.overrides import at_least, unflatten
 
 TABLES = ("digits", "mnist")
 FULL = 20  # full trainings of which a baseline's budget is made: as many as a sweep has trials by default
@@ -206,7 +206,7 @@ def compare(mine: Sequence[Best], theirs: Sequence[Best]) -> tuple[float, list[f
 def main() -> None:
     options = parser(__doc__)
     options.set_defaults(repeats=100)
-    options.add_argument("--concurrent", type=int, nargs="+", default=[2, 8], help="trials at once (2 8)")
+    options.add_argument("--concurrent", type=at_least(1), nargs="+", default=[2, 8], help="trials at once (2 8)")
     chosen = options.parse_args()
     cases = [(table, concurrent) for table in TABLES for concurrent in chosen.concurrent]
     tasks = [

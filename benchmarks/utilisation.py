@@ -23,7 +23,7 @@ from sweeps._launch import launch
 from sweeps._space import Sweep, log_uniform
 from vqvae_core.config import Experiment
 from vqvae_core.data import prepare
-from vqvae_core.overrides import with_overrides
+from vqvae_core.overrides import at_least, with_overrides
 from vqvae_core.presets import digits_vqvae
 from vqvae_core.train import fit
 
@@ -72,8 +72,8 @@ def sweep(root: Path, trials: int, images: int) -> tuple[float, float, float]:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--trials", type=int, default=8, help="trials (8)")
-    options.add_argument("--seconds", type=float, default=30, help="of a trial (30)")
+    options.add_argument("--trials", type=at_least(1), default=8, help="trials (8)")
+    options.add_argument("--seconds", type=at_least(0, float), default=30, help="of a trial (30)")
     chosen = options.parse_args()
     os.environ["RAY_ADDRESS"] = "local"  # the machine that it measures is this one
     with tempfile.TemporaryDirectory() as folder:

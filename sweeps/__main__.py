@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from sweeps._settings import DEFAULT_STORAGE, DEFAULT_TRACKER, at_least
-from vqvae_core.overrides import OneLineParser, fail
+from sweeps._settings import DEFAULT_STORAGE, DEFAULT_TRACKER
+from vqvae_core.overrides import OneLineParser, at_least, fail
 
 FORMATS = ("text", "csv", "md", "latex", "json")
 ACTIONS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sweeps._budget import Budget
 from sweeps._health import Limits, with_flags
 from sweeps._objectives import OBJECTIVES, checked
 from sweeps._space import Sweep, describe
-from vqvae_core.overrides import OneLineParser, describe_fields, split_overrides
+from vqvae_core.overrides import OneLineParser, at_least, describe_fields, split_overrides
 from vqvae_core.presets import preset_for
 
 DEFAULT_TRACKER = "sqlite:///mlflow.db"
@@ -46,22 +45,6 @@ class Settings:
     tracking_uri: str
     storage: str
     overrides: dict[str, str]
-
-
-def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
-    """An argparse type: a number that is not below ``least``."""
-    noun = "an integer" if kind is int else "a number"
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text.replace("_", ""))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}") from None
-        if not value >= least:  # nor is NaN
-            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}")
-        return value
-
-    return parse
 
 
 def budget(text: str) -> Budget:

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 
 from sweeps._launch import launch
-from sweeps._settings import at_least
 from sweeps._space import Point, Sweep
-from vqvae_core.overrides import OneLineParser
+from vqvae_core.overrides import OneLineParser, at_least
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10")
 # A codebook that is kept alive: begun among the encoder's outputs, and its unused codes drawn from them anew.

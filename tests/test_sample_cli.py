@@ -117,6 +117,15 @@ def test_of_a_hierarchy_there_are_reconstructions(here: Path, capsys: pytest.Cap
         (["--checkpoint", "classless", "--class", "all"], "--class is 'all'; allowed is none: this prior was trained "),
         (["--checkpoint", "prior", "--class", "all", "--n", "5"], "--n is 5; allowed is a multiple of 2"),
         (["--checkpoint", "prior", "--n", "0"], "--n is 0; allowed is an integer >= 1"),
+        (["--checkpoint", "prior", "--n", "1000000000000"], "--n is 1000000000000; allowed is an integer >= 1 and <= "),
+        (["--checkpoint", "prior", "--batch", "0"], "--batch is 0; allowed is an integer >= 1"),
+        (["--checkpoint", "prior", "--complete", "0.01"], "--complete is 0.01, which keeps 0 of 4 rows of codes; allo"),
+        (["--checkpoint", "prior", "--complete", "0.99"], "--complete is 0.99, which keeps 4 of 4 rows of codes; allo"),
+        (["--checkpoint", "hierarchy", "--class", "1"], "--class is '1'; allowed is none: a hierarchy's pictures a"),
+        (["--checkpoint", "hierarchy", "--temperature", "0"], "--temperature is 0.0; allowed is none: a hierarchy"),
+        (["--checkpoint", "hierarchy", "--top-k", "-4"], "--top-k is -4; allowed is none: a hierarchy"),
+        (["--checkpoint", "hierarchy", "--complete", "0.5"], "--complete is 0.5; allowed is none: a hierarchy"),
+        (["--checkpoint", "hierarchy", "--plain"], "--plain is True; allowed is none: a hierarchy"),
         (["--checkpoint", "prior", "--temperature", "0"], "temperature is 0.0; allowed is a number > 0"),
         (["--checkpoint", "prior", "--top-k", "99"], "top_k is 99; allowed is an integer from 1 to 16"),
         (["--checkpoint", "prior", "--complete", "1"], "--complete is 1.0; allowed is a number > 0 and < 1"),
@@ -129,6 +138,7 @@ def test_of_a_hierarchy_there_are_reconstructions(here: Path, capsys: pytest.Cap
         (["--checkpoint", "first"], "--checkpoint is a vqvae; allowed is a prior, whose codes can be drawn, or a hier"),
         (["--checkpoint", "nothing"], "--checkpoint is 'nothing', where there is no checkpoint; allowed is"),
         (["--checkpoint", "prior", "--out", "no/where.png"], "--out is 'no/where.png'; allowed is a file in a folder"),
+        (["--checkpoint", "prior", "--out", ".."], "--out is '..'; allowed is a file in a folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(

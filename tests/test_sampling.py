@@ -95,7 +95,8 @@ def test_draw_inverts_the_cumulative_distribution() -> None:
     assert draw(logits, uniforms).tolist() == [0, 0, 1, 1, 3, 3, 3]
     assert draw(logits, uniforms, top_k=1).tolist() == [3] * 7
     assert draw(logits, uniforms, top_k=2).tolist() == [1, 1, 1, 3, 3, 3, 3]
-    assert draw(logits, uniforms, temperature=1e-3).tolist() == [3] * 7
+    for temperature in (1e-3, 1e-310):
+        assert draw(logits, uniforms, temperature=temperature).tolist() == [3] * 7
 
 
 def test_draw_never_takes_an_impossible_code() -> None:

@@ -7,9 +7,10 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -140,11 +141,35 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {known[close[0]]}?)" if close else ""
 
 
+NO_NUMBER = re.compile(r"invalid (int|float) value: (.*)")  # what argparse says of a text that is no number
+
+
+def _allowed_number(found: re.Match[str]) -> str:
+    """The same with what is allowed."""
+    return f"{found[2]}; allowed is {'an integer' if found[1] == 'int' else 'a number'}"
+
+
 class OneLineParser(argparse.ArgumentParser):
     """``argparse`` whose errors are one line, with exit status 2."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{self.prog}: {message}")
+        fail(f"{self.prog}: {NO_NUMBER.sub(_allowed_number, message)}")
+
+
+def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """An argparse type: a number that is not below ``least``."""
+    noun = "an integer" if kind is int else "a number"
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text.replace("_", ""))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}") from None
+        if not value >= least:  # nor is NaN
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {noun} >= {least:g}")
+        return value
+
+    return parse
 
 
 def first_line(error: BaseException) -> str:

@@ -30,6 +30,7 @@ from vqvae_core.samples import draw_maps, seen_classes
 from vqvae_core.second_stage import find_checkpoint
 
 MOST_COLUMNS = 16
+MOST_IMAGES = 100_000  # in one picture
 
 
 def main(arguments: list[str]) -> None:
@@ -65,11 +66,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--plain", action="store_true", help="run the whole network for every code: slow, the same samples")
     add("--out", type=Path, default=Path("samples.png"), metavar="PNG", help="the picture (samples.png)")
     options = parser.parse_args(arguments)
-    if options.n < 1:
-        parser.error(f"--n is {options.n}; allowed is an integer >= 1")
+    if not 1 <= options.n <= MOST_IMAGES:
+        parser.error(f"--n is {options.n}; allowed is an integer >= 1 and <= {MOST_IMAGES}")
+    if options.batch < 1:
+        parser.error(f"--batch is {options.batch}; allowed is an integer >= 1")
     if options.complete is not None and not 0 < options.complete < 1:
         parser.error(f"--complete is {options.complete}; allowed is a number > 0 and < 1")
-    if not options.out.parent.is_dir():
+    if not options.out.name or options.out.is_dir() or not options.out.parent.is_dir():
         parser.error(f"--out is {str(options.out)!r}; allowed is a file in a folder that exists")
     return options
 
@@ -78,6 +81,7 @@ def rows_of(checkpoint: Checkpoint, options: argparse.Namespace) -> list[NDArray
     """The picture's rows of images; ``ValueError`` for what this model cannot draw."""
     model = checkpoint.model().to(choose_device(checkpoint.experiment))
     if isinstance(model, Hierarchy):
+        refuse_what_priors_have(options)
         return both_reconstructions(model, dataset_of(checkpoint, options), options.split, options.n, options.seed)
     if not isinstance(model, Prior):
         kind = checkpoint.experiment.model.type
@@ -96,6 +100,16 @@ def rows_of(checkpoint: Checkpoint, options: argparse.Namespace) -> list[NDArray
     return [images[start : start + columns] for start in range(0, len(images), columns)]
 
 
+def refuse_what_priors_have(options: argparse.Namespace) -> None:
+    """``ValueError`` for an option that would change nothing in a hierarchy's reconstructions."""
+    defaults = parse(["--checkpoint", options.checkpoint])
+    for name in ("class", "temperature", "top-k", "complete", "plain"):
+        attribute = {"class": "classes"}.get(name, name.replace("-", "_"))
+        value = getattr(options, attribute)
+        if value != getattr(defaults, attribute):
+            raise ValueError(f"--{name} is {value!r}; allowed is none: a hierarchy's pictures are reconstructions")
+
+
 def completions(
     model: Prior, dataset: Dataset, classes: list[int] | None, options: argparse.Namespace
 ) -> list[NDArray[np.uint8]]:
@@ -106,8 +120,14 @@ def completions(
     count = len(dataset.images(options.split))
     chosen = np.linspace(0, count - 1, min(options.n, count)).astype(np.int64)
     given = torch.from_numpy(codes.indices(options.split)[chosen].astype(np.int64))
-    kept = round(options.complete * given.shape[2])
-    keep = torch.zeros(given.shape[2], 1, dtype=torch.bool)
+    rows = given.shape[2]
+    kept = round(options.complete * rows)
+    if not 0 < kept < rows:
+        raise ValueError(
+            f"--complete is {options.complete}, which keeps {kept} of {rows} rows of codes; allowed is a share that "
+            f"keeps some, not all"
+        )
+    keep = torch.zeros(rows, 1, dtype=torch.bool)
     keep[:kept] = True
     labels = classes * len(chosen) if classes else None
     drawn = draw(model, labels, options, given, keep)

@@ -137,10 +137,12 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: float = 1.0, top_k: int 
 
     In float64 whatever the model computes in, so that a sum over K probabilities does not blur the boundaries.
     """
-    logits = logits.double() / temperature
+    logits = logits.double()
+    # The likeliest code's is 0 before the division: no temperature, however small, makes it infinite.
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
-    cumulative = (logits - logits.amax(-1, keepdim=True)).exp_().cumsum(-1)
+    cumulative = logits.exp_().cumsum(-1)
     total = cumulative[:, -1:]
     # Below the total even where the product rounds up to it: past it lie only codes of probability 0, and the end.
     at = torch.minimum(uniforms[:, None] * total, total.nextafter(torch.zeros_like(total)))
