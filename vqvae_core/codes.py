@@ -61,7 +61,7 @@ class Codes:
         return array
 
     def first_metrics(self, split: str) -> dict[str, float]:
-        """What the first stage itself is worth on a split, measured once: distortion, and rates without a learned prior."""
+        """What the first stage itself is worth on a split, measured once: distortion, and rates under no learned prior."""
         path = self.folder / f"{split}.json"
         if not path.exists():
             with _lock(self.folder), alone():
@@ -82,7 +82,7 @@ def codes_of(first: FirstStage, dataset: Dataset, device: torch.device) -> Codes
     """
     if first.model.shape != dataset.shape:
         raise ValueError(
-            f"model.first is a {first.model.config.type} of images {_size(first.model.shape)}; "
+            f"model.first is a {first.experiment.model.type} of images {_size(first.model.shape)}; "
             f"those of {dataset.name} are {_size(dataset.shape)}"
         )
     trained_on = first.experiment.data.name
