@@ -19,7 +19,7 @@ from vqvae_core.intervals import interval
 T = TypeVar("T")
 
 OBJECTIVE = "valid/bits_per_dim"
-SAMPLED = ("spread evenly", "TPE", "random")  # origins of points that were not known before
+SAMPLED = ("spread evenly", "TPE", "random", "the list")  # origins of points that are nobody's known ones
 ASKED_OF_SERVER = 1000  # trials whose curves are read where each needs a question of its own
 
 # In the order of a ranking: only what was trained to its end has a place.

@@ -18,7 +18,7 @@ from sweeps._finish import best_group
 from sweeps._plan import absolute_sqlite
 from sweeps._resume import STATES, row_of
 from sweeps._search import history_of
-from sweeps._space import TPE
+from sweeps._space import LIST, TPE
 from sweeps._study import open_storage
 from vqvae_core.checkpoint import Checkpoint, Keeper
 from vqvae_core.config import Experiment
@@ -185,7 +185,7 @@ def row_of_checkpoint(run: str, last: Checkpoint, board: Board) -> Row:
     budget = last.experiment.train.images
     return Row(
         run=run,
-        origin=f"trial {parent.run}" if parent else "the list",
+        origin=f"trial {parent.run}" if parent else LIST,
         point=parent.point if parent else {},
         seed=last.experiment.seed,
         parent=parent.run if parent else "sweep",

@@ -13,7 +13,7 @@ from sweeps._board import Board, Row
 from sweeps._journal import Journal
 from sweeps._plan import Plan
 from sweeps._search import TrialSpec, settle
-from sweeps._space import TPE
+from sweeps._space import LIST, TPE
 from sweeps._trial import shown_of
 from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import Experiment
@@ -92,7 +92,7 @@ def fixed(plan: Plan) -> list[TrialSpec]:
             number=number,
             run=name,
             point=dict(point),
-            origin=plan.name,
+            origin=LIST,
             experiment=plan.experiment(point),
             folder=plan.folder / "trials" / name,
             parent="sweep",

@@ -14,7 +14,7 @@ from sweeps._objectives import FIRST, checked
 
 Point = dict[str, Any]  # dotted field -> value
 
-EVEN, TPE = SAMPLED = ("spread evenly", "TPE")  # who proposed a point that was not known before
+EVEN, TPE, LIST = SAMPLED = ("spread evenly", "TPE", "the list")  # origins of points that are nobody's known ones
 
 # Tried before anything is sampled, as far as a sweep has their dimensions.
 KNOWN_POINTS: dict[str, Point] = {

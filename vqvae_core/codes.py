@@ -61,7 +61,7 @@ class Codes:
         return array
 
     def first_metrics(self, split: str) -> dict[str, float]:
-        """What the first stage itself is worth on a split, measured once: distortion, and rates under no learned prior."""
+        """What the first stage itself is worth on a split, measured once: distortion, and rates but a learned one."""
         path = self.folder / f"{split}.json"
         if not path.exists():
             with _lock(self.folder), alone():
