@@ -50,6 +50,8 @@ def measure(config: Mapping[str, Any], steps: int, short: bool = False) -> Measu
     """
     # As the first optimiser does; not under the limit, where an import can break in its midst.
     importlib.import_module("torch._dynamo")
+    # Nor are OpenMP's threads started there: where one cannot be, it ends the process.
+    torch.zeros(1 << 20).add_(1)
     experiment, dataset = task_of(config)
     batch = experiment.train.batch_size
     # So small a learning rate that nothing diverges, for it costs what any other does.

@@ -552,7 +552,7 @@ class TestCommands:
             (["prepare", "mnits"], "error: data.name is 'mnits' (did you mean mnist?); allowed is one of digits"),
             (
                 ["prepare", "digits", "--size", "x"],
-                "error: python -m vqvae_core.data prepare: argument --size: invalid int",
+                "error: python -m vqvae_core.data prepare: argument --size: 'x'; allowed is an integer",
             ),
             (
                 ["prepare", "mnist", "--data-source", "nowhere"],
