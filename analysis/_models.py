@@ -16,8 +16,8 @@ from vqvae_core.checkpoint import CONFIG, FIRST, MANIFEST, WEIGHTS, Damaged, rea
 from vqvae_core.config import DataConfig, Experiment, SecondStageConfig
 from vqvae_core.data import Dataset, prepare
 from vqvae_core.data.prepare import folder_of
-from vqvae_core.models import restore
 from vqvae_core.overrides import from_json
+from vqvae_core.restore import restore
 from vqvae_core.second_stage import find_checkpoint
 from vqvae_core.trainable import State, Trainable
 

@@ -20,9 +20,9 @@ from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset
 from vqvae_core.distributed import from_first, rank
 from vqvae_core.files import is_full
-from vqvae_core.models import restore
 from vqvae_core.overrides import unflatten
 from vqvae_core.pictures import save_picture
+from vqvae_core.restore import restore
 from vqvae_core.train import Report, fit
 
 ERROR = "error.txt"

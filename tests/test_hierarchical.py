@@ -19,8 +19,8 @@ from vqvae_core.data import Dataset
 from vqvae_core.first_stage import FirstStage
 from vqvae_core.hierarchical import Hierarchy
 from vqvae_core.hierarchy_task import evaluate, kept, second_reconstruction
-from vqvae_core.models import restore
 from vqvae_core.presets import tiny
+from vqvae_core.restore import restore
 from vqvae_core.sampling import incremental_logits, sample
 from vqvae_core.second_stage import open_first
 from vqvae_core.train import fit

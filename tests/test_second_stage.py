@@ -24,10 +24,10 @@ from vqvae_core.data.folder import NO_LABEL
 from vqvae_core.hierarchical import Hierarchy
 from vqvae_core.likelihood import to_unit, unigram_log_prior, unigram_rate
 from vqvae_core.metrics import evaluate_split
-from vqvae_core.models import restore
 from vqvae_core.overrides import with_overrides
 from vqvae_core.presets import PRESETS, tiny
 from vqvae_core.prior import Prior
+from vqvae_core.restore import restore
 from vqvae_core.second_stage import find_checkpoint, open_first, pinned
 from vqvae_core.task import evaluate_on
 from vqvae_core.train import fit

@@ -20,8 +20,8 @@ from safetensors.torch import save as as_safetensors
 
 from vqvae_core.config import Experiment
 from vqvae_core.files import sha256, whole_folder
-from vqvae_core.models import restore
 from vqvae_core.overrides import flatten, from_json
+from vqvae_core.restore import restore
 from vqvae_core.trainable import State, Trainable
 
 WEIGHTS, CONFIG, TRAINING, MANIFEST = "model.safetensors", "experiment.json", "training.pt", "checkpoint.json"

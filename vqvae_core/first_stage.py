@@ -10,11 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from vqvae_core.categorical import CategoricalModel
-from vqvae_core.config import DVAEConfig, Experiment, VIMCOConfig, VQVAEConfig
-from vqvae_core.dvae import DVAE
+from vqvae_core.config import CategoricalConfig, Experiment, VQVAEConfig
+from vqvae_core.models import build
 from vqvae_core.overrides import flatten, unflatten
 from vqvae_core.trainable import State
-from vqvae_core.vimco import VIMCO
 from vqvae_core.vqvae import VQVAE
 
 
@@ -71,20 +70,12 @@ def first_stage(state: Mapping[str, Any]) -> FirstStage:
     """The first stage that ``FirstStage.state`` was of."""
     experiment = unflatten(state["experiment"])
     config = experiment.model
+    if not isinstance(config, VQVAEConfig | CategoricalConfig):
+        raise ValueError(
+            f"model.first is a {config.type}; allowed is a vqvae, dvae or vimco, whose codes a second stage learns"
+        )
     height, width, channels = state["shape"]
-    shape = height, width, channels
-    model: VQVAE | CategoricalModel
-    match config:
-        case VQVAEConfig():
-            model = VQVAE(config, shape)
-        case DVAEConfig():
-            model = DVAE(config, shape)
-        case VIMCOConfig():
-            model = VIMCO(config, shape)
-        case _:
-            raise ValueError(
-                f"model.first is a {config.type}; allowed is a vqvae, dvae or vimco, whose codes a second stage learns"
-            )
+    model = build(config, (height, width, channels))
     if isinstance(model, CategoricalModel):
         model.be_certain()
     model.load_state_dict(state["model"])

@@ -22,8 +22,8 @@ from vqvae_core.config import DataConfig
 from vqvae_core.data import Dataset
 from vqvae_core.likelihood import bits_per_dim, eq7, fit_log_scale, nll_per_image, to_levels
 from vqvae_core.metrics import evaluate_split
-from vqvae_core.models import restore
 from vqvae_core.presets import tiny
+from vqvae_core.restore import restore
 from vqvae_core.train import fit
 
 

@@ -13,9 +13,9 @@ from analysis.published import Result, write_results
 from analysis.table1 import main
 from vqvae_core.config import DataConfig, Experiment
 from vqvae_core.data import Dataset
-from vqvae_core.models import restore
 from vqvae_core.overrides import flatten
 from vqvae_core.presets import tiny
+from vqvae_core.restore import restore
 from vqvae_core.task import evaluate_on
 from vqvae_core.train import fit
 
