@@ -271,6 +271,6 @@ def short(plan: Plan, run: Runner = briefly) -> str:
     text += f"{clock(seconds_of_all(plan, found, True))} of training and {size_of(disk(plan, found))} of checkpoints"
     if not fits(measured) or at_once(plan, found) < plan.concurrent:
         text += f"; {plan.concurrent} at once do not fit into {size_of(measured.free)}: give --preflight"
-    if disk(plan, found) > disk_room(plan):
-        text += f"; {size_of(disk_room(plan))} of disk are free: fewer --trials, a smaller --keep or another --out"
+    if disk(plan, found) > (room := disk_room(plan)):
+        text += f"; {size_of(room)} of disk are free: fewer --trials, a smaller --keep or another --out"
     return text
