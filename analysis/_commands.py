@@ -23,18 +23,23 @@ IMAGES = {"data.source": "None", "data.root": "data"}
 
 # Options that say where things lie on the machine of whoever typed them.
 FOLDERS = re.compile(r"(--(?:data[-.](?:source|root)|out)[ =])(?:'[^']*'|\S+)")
+# A first stage that is named by its checkpoint's folder; a sweep's or run's name is everybody's.
+CHECKPOINT = re.compile(r"(--model\.first[ =])(?:'/[^']*'|/\S+)")
 
 
 def without_places(command: str | None) -> str | None:
-    """A command as it may be published: folders of one machine become DIR."""
-    return command and FOLDERS.sub(r"\1DIR", command)
+    """A command as it may be published: folders of one machine become DIR, and a checkpoint's FIRST."""
+    return command and CHECKPOINT.sub(r"\1FIRST", FOLDERS.sub(r"\1DIR", command))
 
 
 def how_to_make(dataset: str, row: str, sweeps: Path = SWEEPS) -> str | None:
     """The command that trains and tests a row of Table 1; None when no sweep for it exists."""
-    if row in ROWS and (sweeps / "table1.py").exists():
-        return f"python sweeps/table1.py --only {row} --dataset {shlex.quote(dataset)}"
-    return None
+    first = row.removesuffix("_prior")
+    if first not in ROWS or not (sweeps / "table1.py").exists():
+        return None
+    if first != row:
+        return f"python sweeps/table1_prior.py --model.first table1-{shlex.quote(dataset)} --only {first}"
+    return f"python sweeps/table1.py --only {row} --dataset {shlex.quote(dataset)}"
 
 
 def how_to_repeat(config: Mapping[str, str], seeds: Sequence[int | None]) -> str | None:

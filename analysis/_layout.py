@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis._rows import NAMES, PRIORS, REPORT, Row
-from analysis.published import Result, as_json
+from analysis.published import OF_FIRST, Result, as_json
 from analysis.runs import is_missing, shown
 from vqvae_core import tables
 from vqvae_core.tables import Column
@@ -28,9 +28,11 @@ EXPLAINED = (
     "ln 2. That is no likelihood: a worse reconstruction scores better under it, a grey image better than a trained "
     "model. Compare it with the column named Equation 7, never with ours.",
     "model: mse is trained on squared errors, as in the report, and priced with one scale that is fitted afterwards; "
-    "ema too, with a codebook that is kept alive; the others on the likelihood that prices them.",
+    "ema too, with a codebook that is kept alive; the others on the likelihood that prices them. prior has a PixelCNN "
+    "that prices the codes (of a dVAE and VIMCO: the likeliest) and, beside them, the class that it is given.",
     'remark: among the models of one data set, "not separable from the best" where the interval overlaps the best\'s.',
-    "images seen: in training, by the weights that were measured. A commit with * had changes that are not in it.",
+    "images seen: in training, by the weights that were measured; those of a prior after those of its model. "
+    "A commit with * had changes that are not in it.",
 )
 ON_VALID = (
     "These figures are on the images that chose the configuration, and so a little too good: quote the test split."
@@ -159,7 +161,7 @@ def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
         Column("model", [_label(row) for row, _ in made], left=True, most=10),
         Column("R\nuniform", [_figure(result.rates.get("uniform")) for result in results]),
         Column("Equation 7,\nnot a likelihood", [_figure(result.eq7) for result in results]),
-        Column("chan-\nnels", [result.config.get("model.hidden", "-") for result in results]),
+        Column("chan-\nnels", [_channels(result) for result in results]),
         Column("images\nseen", [_images_seen(result) for result in results]),
         Column("train\nimages", [_count(result.data.get("train")) for result in results]),
         Column("valid\nimages", [_count(result.data.get("valid")) for result in results]),
@@ -208,7 +210,7 @@ def _published_columns(published: Sequence[tuple[str, Result]]) -> list[Column]:
         Column("report", [_figure(REPORT.get((result.dataset, result.model))) for result in results]),
         Column("train\nimages", [_count(result.data.get("train")) for result in results]),
         Column("test\nimages", [_count(result.data.get("test")) for result in results]),
-        Column("chan-\nnels", [result.config.get("model.hidden", "-") for result in results]),
+        Column("chan-\nnels", [_channels(result) for result in results]),
         Column("im-\nages\nseen", [_images_seen(result) for result in results]),
         Column("commit", [_commit(result) for result in results], left=True),
         *([Column("file", files, left=True, most=11)] if len(set(files)) > 1 else []),
@@ -293,10 +295,17 @@ def _count(number: object) -> str:
     return f"{number:,}" if isinstance(number, int) else "-"
 
 
+def _channels(result: Result) -> str:
+    """Of the model of images."""
+    return result.config.get(f"{OF_FIRST}model.hidden") or result.config.get("model.hidden", "-")
+
+
 def _images_seen(result: Result) -> str:
-    """``1M``, or the least and the most of the seeds."""
+    """``1M``, or the least and the most of the seeds; a first stage's come first: ``1M + 60k``."""
     ends = sorted({min(result.images_seen), max(result.images_seen)}) if result.images_seen else []
-    return "-".join(dict.fromkeys(map(_compact, ends)))
+    own = "-".join(dict.fromkeys(map(_compact, ends)))
+    first = result.config.get(f"{OF_FIRST}train.images")
+    return f"{_compact(int(first))} + {own}" if first else own
 
 
 def _compact(number: int) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.published import Result
+from analysis.published import Result, first_of
 from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import Experiment
 from vqvae_core.data import Dataset, prepare
@@ -59,39 +59,52 @@ def find_record(published: Sequence[tuple[str, Result]], wanted: str) -> Result:
     )
 
 
-def experiment_of(record: Result, seed: int, places: dict[str, str]) -> Experiment:
-    """The experiment that a record's configuration and a seed are of; ``ValueError`` when it is of another version."""
-    base = preset_for(record.dataset, record.model)
-    fields = {name: value for name, value in record.config.items() if name in flatten(base) and name not in ELSEWHERE}
-    return replace(with_overrides(base, {**fields, "data.name": record.dataset, **places}), seed=seed)
+def experiment_of(config: Mapping[str, str], dataset: str, seed: int, places: Mapping[str, str]) -> Experiment:
+    """The experiment that a configuration and a seed are of; ``ValueError`` when it is of another version."""
+    base = preset_for(dataset, config["model.type"])
+    fields = {name: value for name, value in config.items() if name in flatten(base) and name not in ELSEWHERE}
+    return replace(with_overrides(base, {**fields, "data.name": dataset, **places}), seed=seed)
 
 
 def reproduce(
     record: Result, seeds: Sequence[int], out: Path, places: dict[str, str], say: Callable[[str], None]
 ) -> Again:
-    """Train and test a record's seeds; what was begun in ``out`` is continued.
+    """Train and test a record's seeds, a prior's first stages before it; what was begun in ``out`` is continued.
 
     Raises ``ValueError`` for a seed that the record has not.
     """
     for seed in seeds:
         if seed not in record.seeds:
             raise ValueError(f"--seed is {seed}; allowed is one of {', '.join(map(str, record.seeds))}")
+    config = {"model.type": record.model, **record.config}
     now: list[float] = []
     dataset: Dataset | None = None
     for seed in seeds:
-        experiment = experiment_of(record, seed, places)
+        where = places
+        if first := first_of(config):
+            stage = experiment_of(first, record.dataset, int(first.get("seed", seed)), places)
+            dataset = dataset or prepare(stage.data)
+            best = trained(stage, dataset, out / f"seed-{seed}-first", say).best()
+            assert best is not None
+            where = {**places, "model.first": str(best.folder.absolute())}
+        experiment = experiment_of(config, record.dataset, seed, where)
         dataset = dataset or prepare(experiment.data)
-        keeper = Keeper(out / f"seed-{seed}")
-        last = keeper.last()
-        for report in fit(experiment, last.state() if last else None, dataset):
-            keeper.save(report.state, report.metrics, dataset.shape)
-            seen, valid = report.images_seen, report.metrics["valid/bits_per_dim"]
-            say(f"seed {seed}: {seen:,} of {experiment.train.images:,} images, {valid:.4f} bits/dim on valid")
-        last = keeper.last()
+        last = trained(experiment, dataset, out / f"seed-{seed}", say).last()
         assert last is not None
         now.append(evaluate_on(experiment, last.model(), dataset, "test")["bits_per_dim"])
     assert dataset is not None
     return Again(record, seeds, now, dataset.fingerprint == record.data.get("fingerprint"))
+
+
+def trained(experiment: Experiment, dataset: Dataset, folder: Path, say: Callable[[str], None]) -> Keeper:
+    """The checkpoints of an experiment that was brought to its end."""
+    keeper = Keeper(folder)
+    last = keeper.last()
+    for report in fit(experiment, last.state() if last else None, dataset):
+        keeper.save(report.state, report.metrics, dataset.shape)
+        seen, valid = report.images_seen, report.metrics["valid/bits_per_dim"]
+        say(f"{folder.name}: {seen:,} of {experiment.train.images:,} images, {valid:.4f} bits/dim on valid")
+    return keeper
 
 
 def described(again: Again) -> str:

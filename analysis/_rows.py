@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis._commands import PLACES, how_to_make, how_to_repeat, without_places
-from analysis.published import Result, row_of
+from analysis.published import OF_FIRST, Result, row_of
 from analysis.runs import Query, Run, find_runs
 from vqvae_core.intervals import interval
 
@@ -104,7 +105,7 @@ def best_of_each(runs: Iterable[Run], sweeps: Mapping[str, Run], split: str) -> 
     for run in sorted(runs, key=lambda run: (run.started, run.id)):
         finite = all(math.isfinite(run.metrics.get(f"{name}/bits_per_dim", math.nan)) for name in (split, "valid"))
         if finite:
-            key = (run.dataset, run.model, row_of(run.model, run.params))
+            key = (run.dataset, model_of(run), row_of(model_of(run), configuration(run)))
             seeds = groups.setdefault(key, {}).setdefault(_identity(run), {})
             seeds[run.seed] = run  # a seed that was run again counts once: its newest run
 
@@ -117,9 +118,22 @@ def best_of_each(runs: Iterable[Run], sweeps: Mapping[str, Run], split: str) -> 
     }
 
 
+def model_of(run: Run) -> str:
+    """What makes the images: a second stage's first, whose row of Table 1 it shares."""
+    return run.tags.get("first.stage", run.model)
+
+
 def configuration(run: Run) -> dict[str, str]:
-    """A run's settings without its seed and without where it ran."""
-    return {name: value for name, value in sorted(run.params.items()) if name not in ("seed", *PLACES)}
+    """A run's settings without its seed and without where it ran; of a second stage, the first one's too.
+
+    In a row of Table 1 each seed has a first stage of that seed; elsewhere all seeds stand on one, which the
+    configuration then names by its own.
+    """
+    own = {name: value for name, value in run.params.items() if name not in ("seed", "model.first", *PLACES)}
+    first = json.loads(run.tags.get("first.settings", "{}"))
+    elsewhere = ("out", *PLACES, *(["seed"] if "row" in run.params else []))
+    own |= {f"{OF_FIRST}{name}": str(value) for name, value in first.items() if name not in elsewhere}
+    return dict(sorted(own.items()))
 
 
 def _identity(run: Run) -> object:
@@ -145,7 +159,7 @@ def summary(runs: list[Run], sweeps: Mapping[str, Run], split: str) -> Result:
     config = configuration(runs[0])
     return Result(
         dataset=runs[0].dataset,
-        model=runs[0].model,
+        model=model_of(runs[0]),
         split=split,
         value=value,
         interval=interval(values),

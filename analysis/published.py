@@ -28,6 +28,7 @@ from typing import Any
 from vqvae_core.files import write_whole
 
 KIND = "bits_per_dim"
+OF_FIRST = "first."  # before a field of the first stage, in the configuration of a second
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,20 @@ class Result:
 def row_of(model: str, config: Mapping[str, str]) -> str:
     """The row of a configuration: what its sweep noted, else the model, with _mse when trained on squared errors.
 
-    vqvae_mse has the report's codebook, which is trained by gradients; any other kind is a row of its own.
+    vqvae_mse has the report's codebook, which is trained by gradients; any other kind is a row of its own. A second
+    stage's row is its first stage's and its own kind: vqvae_prior.
     """
+    if first := first_of(config):
+        return config.get("row") or f"{row_of(model, first)}_{config['model.type']}"
     errors = config.get("model.scale") == "fitted" and config.get("model.likelihood") in ("logistic", "gaussian")
     codebook = config.get("model.quantizer", "gradient")
     names = {"gradient": f"{model}_mse", "ema": f"{model}_ema"}
     return config.get("row") or (names.get(codebook, f"{model}_{codebook}_mse") if errors else model)
+
+
+def first_of(config: Mapping[str, str]) -> dict[str, str]:
+    """The first stage's settings in a second stage's configuration; empty for a model of images."""
+    return {name.removeprefix(OF_FIRST): value for name, value in config.items() if name.startswith(OF_FIRST)}
 
 
 def read_results(folder: Path) -> list[tuple[str, Result]]:

@@ -22,6 +22,7 @@ from ray.tune.experiment import Trial
 from sweeps._board import Board, Row, verdict
 from sweeps._cache import Cache, Found
 from sweeps._display import Display
+from sweeps._first import tags_of_first
 from sweeps._journal import Journal
 from sweeps._objectives import FIRST, OBJECTIVES
 from sweeps._plan import Plan, point_text
@@ -94,6 +95,7 @@ class Events(NotPickled, Callback):
             "point.origin": spec.origin,
             "mlflow.note.content": note(spec),
             **self.plan.data_tags,
+            **tags_of_first(experiment),
             **code_tags(),
             **(further or {}),
         }

@@ -1,9 +1,11 @@
-"""The VQ-VAE that a sweep of second stages stands on: its codes, and the run of the tracker that it comes from."""
+"""What a sweep of second stages stands on: its codes, and the run of the tracker that it comes from."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,20 +20,36 @@ from vqvae_core.second_stage import open_first
 PARENT = "mlflow.parentRunId"
 
 
-def encode_for(experiment: Experiment, dataset: Dataset) -> dict[str, str]:
-    """Have the codes on disk before any trial asks for them, and give the tags of all runs that stand on them.
+def encode_for(experiment: Experiment, dataset: Dataset) -> None:
+    """Have the codes on disk before any trial asks for them; nothing for a model of images.
 
-    Empty for a model of images. Raises ``ValueError`` for a first stage that does not fit the images.
+    Raises ``ValueError`` for a first stage that does not fit the images.
     """
-    model = experiment.model
-    if not isinstance(model, SecondStageConfig):
-        return {}
-    first = open_first(model.first)
-    device = torch.device("cuda" if torch.cuda.is_available() and experiment.train.device != "cpu" else "cpu")
-    codes_of(first, dataset, device)
-    tags = {"first.checkpoint": model.first, "first.key": first.key, "first.stage": first.experiment.model.type}
-    settings = {**flatten(first.experiment), "out": f"runs/{Path(model.first).parent.name}"}
-    return tags | {"first.settings": json.dumps(settings)}
+    if isinstance(experiment.model, SecondStageConfig):
+        device = torch.device("cuda" if torch.cuda.is_available() and experiment.train.device != "cpu" else "cpu")
+        codes_of(open_first(experiment.model.first), dataset, device)
+
+
+def tags_of_first(experiment: Experiment) -> dict[str, str]:
+    """What a run's tags say of its first stage; none for a model of images."""
+    return _tags(experiment.model.first) if isinstance(experiment.model, SecondStageConfig) else {}
+
+
+@cache
+def _tags(checkpoint: str) -> dict[str, str]:
+    first = open_first(checkpoint)
+    settings = {**flatten(first.experiment), "out": f"runs/{Path(checkpoint).parent.name}"}
+    return {
+        "first.checkpoint": checkpoint,
+        "first.key": first.key,
+        "first.stage": first.experiment.model.type,
+        "first.settings": json.dumps(settings),
+    }
+
+
+def share_one(experiments: Iterable[Experiment]) -> bool:
+    """Whether all of them stand on the same first stage, or on none."""
+    return len({tags_of_first(experiment).get("first.key") for experiment in experiments}) == 1
 
 
 def parent_of(experiment: Experiment, uri: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from sweeps._display import Display, open_display, progress
 from sweeps._events import INTERRUPTED, NO_ROOM, NOTHING, SPENT, Events, code_tags, command, hardware
 from sweeps._execute import StopFlag, execute, scheduler
 from sweeps._finish import best_group, mean_image_floor, summarise, tag_front, test_best
-from sweeps._first import encode_for, parent_of
+from sweeps._first import encode_for, parent_of, share_one, tags_of_first
 from sweeps._images import images_of, prepared_images
 from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
@@ -114,7 +114,7 @@ def with_dataset(plan: Plan, dataset: Dataset) -> Plan:
         tags["data.collected"] = json.dumps(source)
     tags |= {f"data.{split}_images": str(count) for split, count in dataset.splits.items()}
     tags["data.shape"] = "x".join(map(str, dataset.shape))
-    tags |= encode_for(plan.base, dataset)
+    encode_for(plan.base, dataset)
     folder = dataset.folder.absolute()
     return replace(plan, dataset_folder=folder, data_fingerprint=dataset.fingerprint, data_tags=tags)
 
@@ -181,7 +181,8 @@ class Run:
         space = {name: describe(dimension) for name, dimension in self.plan.sweep.space.items()}
         tags["mlflow.note.content"] = f"{self.plan.sweep.question}\n\n    {command()}"
         tags |= {"space": json.dumps(space), **self.plan.data_tags, **code_tags()}
-        tags |= parent_of(self.plan.base, self.plan.tracking_uri)
+        if not self.plan.sweep.fixed or share_one(spec.experiment for spec in fixed(self.plan)):
+            tags |= tags_of_first(self.plan.base) | parent_of(self.plan.base, self.plan.tracking_uri)
         self.journal.add("start", SWEEP, name=self.plan.name, tags=tags, params=flatten(self.plan.base))
         self._continue()
         self._preflight()

@@ -66,6 +66,11 @@ def table1(
     )
 
 
+def named_in(arguments: Sequence[str]) -> set[str]:
+    """The fields and options that a command line gives, ``train.lr`` of ``--train.lr=1e-3``."""
+    return {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
+
+
 def main(arguments: list[str]) -> None:
     """One sweep for each data set, one after the other; the same command continues the one that is not finished."""
     parser = OneLineParser("sweeps/table1.py", allow_abbrev=False, add_help=False)
@@ -77,8 +82,7 @@ def main(arguments: list[str]) -> None:
     chosen, rest = parser.parse_known_args(arguments)
     if {"-h", "--help"} & set(rest):
         print(HELP)
-    given = {word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
-    sweep = table1(chosen.only or list(ROWS), chosen.seeds, given, chosen.likelihood, chosen.samples)
+    sweep = table1(chosen.only or list(ROWS), chosen.seeds, named_in(rest), chosen.likelihood, chosen.samples)
     for dataset in chosen.dataset or DATASETS:
         launch(sweep, ["--dataset", dataset, *rest])
 

@@ -93,7 +93,11 @@ def test_the_rate_is_the_models_nats_over_the_values_of_the_images(images: Datas
         nats = model.pixelcnn.nll(indices, torch.tensor(codes.labels("valid"))).double().sum().item()
     rate = nats / math.log(2) / (len(indices) * 16 * 12)
     metrics = report.metrics
-    assert metrics["valid/rate_prior"] == pytest.approx(rate, rel=1e-6)
+    trained_on = codes.labels("train").tolist()
+    part = [(trained_on.count(c) + 1) / (len(trained_on) + codes.num_classes + 1) for c in codes.labels("valid")]
+    of_class = -sum(map(math.log2, part)) / (len(indices) * 16 * 12)  # saying "none" would be the one more
+    assert metrics["valid/rate_class"] == pytest.approx(of_class)
+    assert metrics["valid/rate_prior"] == pytest.approx(rate + of_class, rel=1e-6)
     assert metrics["valid/bits_per_dim"] == metrics["valid/distortion"] + metrics["valid/rate_prior"]
     assert metrics["valid/bits_per_code"] == pytest.approx(rate * 16 * 12 / 24)
     assert metrics["valid/compression_uniform"] == pytest.approx(16 * 12 * 8 / (24 * math.log2(16)))
@@ -107,7 +111,7 @@ def test_codes_that_cost_nothing_are_worth_any_compression(
 ) -> None:
     """A collapsed codebook is a bad model and no error: training goes on."""
     monkeypatch.setattr(Prior, "nll", lambda self, indices, labels: torch.zeros(len(indices), dtype=torch.float64))
-    metrics = next(fit(second("prior", images, first_run), dataset=images)).metrics
+    metrics = next(fit(second("prior", images, first_run, **{"model.null_rate": 1.0}), dataset=images)).metrics
     assert (metrics["valid/rate_prior"], metrics["valid/compression_prior"]) == (0, math.inf)
 
 
@@ -216,7 +220,9 @@ def test_classes_that_train_lacks_are_priced_as_none(disjoint: Dataset) -> None:
     indices = torch.from_numpy(codes_of(model.first, disjoint, CPU).indices("valid").astype(np.int64))
     with torch.no_grad():
         nats = model.pixelcnn.nll(indices).double().sum().item()
-    assert report.metrics["valid/rate_prior"] == pytest.approx(nats / math.log(2) / (8 * 64), rel=1e-6)
+    assert report.metrics["valid/bits_per_code"] * 8 == pytest.approx(nats / math.log(2) / 8, rel=1e-6)
+    none = math.log2(32 + 3) / 64  # 16 images of each class, and none without: add-one counts of three
+    assert report.metrics["valid/rate_class"] == pytest.approx(none)
     assert evaluate_on(experiment, model, disjoint, "test")["known_class"] == 0.25
     with pytest.raises(ValueError, match=r"class 2 was not seen in training; seen: 0, 1, none"):
         model.pixelcnn.nll(indices, torch.full((8,), 2))
@@ -286,7 +292,8 @@ def test_a_prior_prices_the_likeliest_codes_of_a_model_that_draws_them(
         rate = prior.nll(z, torch.tensor(images.labels("valid"))).sum()
     count = levels.numel()
     assert report.metrics["valid/distortion"] == pytest.approx(float(nats) / count / math.log(2), rel=1e-5)
-    assert report.metrics["valid/rate_prior"] == pytest.approx(float(rate) / count / math.log(2), rel=1e-5)
+    own = report.metrics["valid/rate_prior"] - report.metrics["valid/rate_class"]
+    assert own == pytest.approx(float(rate) / count / math.log(2), rel=1e-5)
     total = report.metrics["valid/distortion"] + report.metrics["valid/rate_prior"]
     assert report.metrics["valid/bits_per_dim"] == pytest.approx(total)
     assert "valid/bits_per_dim_s10" not in report.metrics  # one z an image: no bound is tighter

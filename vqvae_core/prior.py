@@ -65,6 +65,17 @@ class Prior(Trainable):
         nats = self.pixelcnn.nll(indices, torch.where(labels == NO_LABEL, null, labels) if null else None)
         return Loss(nats / indices[0].numel())
 
+    def class_nats(self, trained_on: Tensor) -> Tensor:
+        """What it costs to say each class, none being the last: (classes + 1,) nats, by add-one counts of labels (N,).
+
+        A distribution over the classes that training saw; infinite for others, which are never given.
+        """
+        null, seen = self.pixelcnn.num_classes, self.pixelcnn.seen_classes
+        given = self.known(trained_on.to(seen.device))
+        counts = torch.bincount(torch.where(given == NO_LABEL, null, given), minlength=null + 1)
+        smoothed = torch.where(seen, counts.double() + 1, 0)
+        return -(smoothed / smoothed.sum()).log()
+
     @torch.no_grad()
     def nll(self, indices: Tensor, labels: Tensor) -> Tensor:
         """Nats of each code map, (B,), in evaluation mode; classes that training never saw count as none."""
@@ -125,27 +136,32 @@ def evaluate(model: Prior, codes: Codes, split: str, batch: int) -> dict[str, fl
 
     ``bits_per_dim`` is the first stage's ``distortion`` plus ``rate_prior``; both are of the image's values. The rates
     without a learned prior stand beside it. Computed in float32, so that a rate is that of the model which samples.
-    ``bits_per_code`` says the same rate per code; ``compression_uniform`` and ``compression_prior`` how many times
-    fewer bits the codes take than the image's 8 a value (the report's 42.67 in 2.2 is the former); ``known_class`` is
-    the share of images whose class training saw.
+
+    ``rate_prior`` is the codes' rate given the image's class, and ``rate_class``, that of the class: without it the sum
+    would bound -log p(x given class), which is less. ``bits_per_code`` is of the codes alone, per code;
+    ``compression_uniform`` and ``compression_prior`` say how many times fewer bits than the image's 8 a value (the
+    report's 42.67 in 2.2 is the former); ``known_class`` is the share of images whose class training saw.
     """
     assert not model.training
     device = model.pixelcnn.bias.device
     maps, labels = CodeMaps(codes, split, device), torch.tensor(codes.labels(split))
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # images, nats, images of a known class
+    of_class = model.class_nats(torch.tensor(codes.labels("train")))
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # images, nats of codes, of classes, known classes
     own_share = np.arange(rank(), len(maps), world_size())
     for start in range(0, len(own_share), batch):
         numbers = own_share[start : start + batch]
         own = labels[torch.from_numpy(numbers)].to(device)
-        nats = model.nll(maps.take(numbers), own)
-        sums += torch.stack([nats.new_tensor(len(nats)), nats.sum(), (model.known(own) != NO_LABEL).sum()])
-    count, nats_sum, known = sum_over_workers(sums).tolist()
+        nats, given = model.nll(maps.take(numbers), own), model.known(own)
+        classes = of_class[given]  # NO_LABEL is -1, and none the last of them
+        sums += torch.stack([nats.new_tensor(len(nats)), nats.sum(), classes.sum(), (given != NO_LABEL).sum()])
+    count, nats_sum, class_sum, known = sum_over_workers(sums).tolist()
     metrics = codes.first_metrics(split)
-    rate = bits_per_dim(nats_sum, count * codes.first.dims)
+    rate = bits_per_dim(nats_sum + class_sum, count * codes.first.dims)
     return {
         **metrics,
         "bits_per_dim": metrics["distortion"] + rate,
         "rate_prior": rate,
+        "rate_class": bits_per_dim(class_sum, count * codes.first.dims),
         "bits_per_code": bits_per_dim(nats_sum, count * codes.first.num_latents),
         "compression_uniform": 8 / metrics["rate_uniform"],
         "compression_prior": 8 / rate if rate else math.inf,  # 0 where the first stage's codes are all the same

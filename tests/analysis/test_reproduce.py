@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from made_up import write_made_up
+from stages import last, second
 
 from analysis._reproduce import experiment_of, find_record
 from analysis.published import Result, write_results
 from analysis.table1 import main
+from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import DataConfig, Experiment
 from vqvae_core.data import Dataset
 from vqvae_core.overrides import flatten
@@ -47,7 +49,8 @@ def record(dataset: Dataset) -> Result:
 
 
 def test_the_record_gives_the_experiment_back(dataset: Dataset, record: Result) -> None:
-    assert experiment_of(record, 1, {"data.root": str(dataset.folder.parent)}) == experiment(dataset, 1)
+    places = {"data.root": str(dataset.folder.parent)}
+    assert experiment_of({"model.type": "vqvae", **record.config}, "made_up", 1, places) == experiment(dataset, 1)
 
 
 def test_a_row_runs_again_with_its_own_figures(
@@ -65,12 +68,34 @@ def test_a_row_runs_again_with_its_own_figures(
             "-0.0000", "+0.0000"
         )
     assert "within the interval" in printed.out and "not the record's images" not in printed.out
-    assert "seed 1: 96 of 96 images" in printed.err
+    assert "seed-1: 96 of 96 images" in printed.err
     # Again, and for one seed: nothing is trained twice.
     with pytest.raises(SystemExit) as left:
         main(["reproduce", "made_up/vqvae_mse@a", "--seed", "1", *places])
     printed = capsys.readouterr()
     assert left.value.code == 0 and printed.err == "" and "seed 0" not in printed.out
+
+
+def test_a_row_with_a_learned_prior_runs_again_from_its_first_stage_on(
+    dataset: Dataset, record: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each seed has a first stage of its own, which is trained again too: the record knows no folder."""
+    keeper = Keeper(tmp_path / "first")
+    for report in fit(experiment(dataset, 1), dataset=dataset):
+        keeper.save(report.state, report.metrics, dataset.shape)
+    own = replace(second("prior", dataset, keeper.folder), seed=1)
+    model = restore(last(fit(own, dataset=dataset)).state, dataset.shape)
+    value = evaluate_on(own, model, dataset, "test")["bits_per_dim"]
+    config = {name: str(value) for name, value in flatten(own).items() if name not in ("seed", "model.first")}
+    config |= {f"first.{name}": value for name, value in record.config.items()}
+    prior = replace(record, config=config, value=value, values=[value], seeds=[1], n=1, interval=0.0)
+    write_results(tmp_path / "table1.json", [prior])
+    places = ["--results", str(tmp_path), "--data-root", str(dataset.folder.parent), "--out", str(tmp_path / "runs")]
+    with pytest.raises(SystemExit) as left:
+        main(["reproduce", "made_up/vqvae_mse_prior", *places])
+    printed = capsys.readouterr()
+    assert left.value.code == 0, printed
+    assert f"recorded {value:.4f}, now {value:.4f}" in printed.out and "seed-1-first: 96 of 96 images" in printed.err
 
 
 def test_a_figure_that_does_not_come_again_is_exit_status_1(

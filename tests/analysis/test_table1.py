@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,34 @@ def test_rows_of_one_model_that_were_trained_differently_are_rows_of_their_own(t
         "1.967",
     ] in split
     assert all(len(line) <= WIDTH for line in printed.splitlines()[1:])
+
+
+def test_a_learned_priors_row_is_its_first_stages_with_a_seed_of_each(table: Table, tmp_path: Path) -> None:
+    errors = {"model.scale": "fitted", "model.likelihood": "logistic", "model.hidden": "256", "train.images": "48000"}
+
+    def prior(number: int, seed: int, first_seed: int, **further: str) -> Run:
+        first = {**errors, "model.type": "vqvae", "seed": first_seed, "out": "runs/x", "data.root": "/some/where"}
+        run = made_up_run(number, 2.0 + number / 100, **{"model.type": "prior", "model.hidden": "64"}, **further)
+        params = {**run.params, "model.first": f"/some/where/{number}", "seed": str(seed)}
+        tags = {"seed": str(seed), "first.stage": "vqvae", "first.settings": json.dumps(first)}
+        metrics = {name.replace("rate_unigram", "rate_prior"): value for name, value in run.metrics.items()}
+        steps = {"test/bits_per_dim": 60000}
+        return replace(run, params=params, tags=tags, metrics=metrics, steps=steps)
+
+    row = {"row": "vqvae_mse_prior"}
+    listed = best_of_each([prior(n, seed=n, first_seed=n, **row) for n in range(3)], {}, "test")
+    ours = listed["mnist", "vqvae", "vqvae_mse_prior"]
+    assert (ours.n, ours.seeds, ours.prior, ours.model) == (3, [0, 1, 2], "learned", "vqvae")
+    assert "/some/where" not in json.dumps(as_json(ours)) and ours.row == "vqvae_mse_prior"
+    assert ours.config["first.model.hidden"] == "256" and "first.seed" not in ours.config
+    # Outside of Table 1 several seeds of a prior stand on one first stage, which is no replicate of another.
+    swept = best_of_each([prior(0, 0, 5), prior(1, 1, 5), prior(2, 0, 6)], {}, "test")
+    assert swept["mnist", "vqvae", "vqvae_mse_prior"].seeds == [0, 1]
+    write_results(tmp_path / "made_up.json", [ours])
+    printed = table("--published", "--results", str(tmp_path))
+    line = next(line.split() for line in printed.splitlines() if line.startswith("MNIST"))
+    assert line[1:4] == ["VQ-VAE", "mse", "prior"]
+    assert "48k + 60k" in printed and "256" in line and "learned" in line
 
 
 def test_an_export_keeps_a_files_rows_of_other_configurations(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,19 @@ from analysis.table1 import main as print_table
 from sweeps._plan import Plan
 from sweeps._space import Point
 from sweeps.table1 import ALIVE, ROWS, main, table1
+from sweeps.table1_prior import firsts, table1_prior
+from sweeps.table1_prior import main as main_of_priors
+from vqvae_core.checkpoint import Keeper
 from vqvae_core.config import ImageModelConfig
-from vqvae_core.overrides import flatten
-from vqvae_core.presets import mnist_vqvae
+from vqvae_core.data import open_dataset
+from vqvae_core.overrides import flatten, with_overrides
+from vqvae_core.presets import PRESETS, mnist_vqvae
+from vqvae_core.train import fit
 
 SAMPLED = ("vae", "vimco", "dvae")  # whose q(z | x) has more than one z
 TINY = ["--dataset", "digits", "--train.calibration_images", "64", "--train.eval_batch", "512", "--model.hidden", "8"]
+
+TINY_PRIOR = ["--model.layers", "2", "--model.hidden", "8", "--model.head", "8", "--train.eval_batch", "512"]
 
 
 def changed_by(plan: Plan, point: Point) -> dict[str, object]:
@@ -101,3 +109,53 @@ def test_rows_are_trained_tested_and_shown(tracked: Path, own_ray: None, capsys:
             assert bounds == {}
     main(command)  # again: it is finished
     assert "starts" not in capsys.readouterr().out
+
+    # A PixelCNN on the codes of each: a VAE has none.
+    learned = ["--model.first", "table1-digits", "--images", "64", "--train.eval_every", "64", *TINY_PRIOR]
+    main_of_priors(learned)
+    assert "training 3 runs" in capsys.readouterr().out
+    print_table(["--tracking-uri", uri, "--results", str(tracked / "data"), "--format", "json"])
+    rows = {row["name"]: row["ours"] for row in json.loads(capsys.readouterr().out)["rows"] if row["ours"]}
+    assert set(rows) == {*trained, "vqvae_mse_prior", "vimco_prior", "dvae_prior"}
+    for name in ("vqvae_mse_prior", "vimco_prior", "dvae_prior"):
+        ours, first = rows[name], rows[name.removesuffix("_prior")]
+        assert (ours["n"], ours["prior"], ours["model"]) == (1, "learned", first["model"])
+        assert ours["value"] == pytest.approx(ours["D"] + ours["R"])
+        assert str(tracked) not in json.dumps(ours)
+    assert rows["vqvae_mse_prior"]["D"] == pytest.approx(rows["vqvae_mse"]["D"])  # the same model of images
+    main_of_priors(learned)
+    assert "starts" not in capsys.readouterr().out
+
+
+def unfinished(workplace: Path) -> None:
+    """A sweep of Table 1 whose second run has seen a half of its images, and a VAE's third is done."""
+    for row, kind, until in (("vqvae", "vqvae", 2), ("vimco", "vimco", 1), ("vae", "vae", 2)):
+        experiment = with_overrides(PRESETS[f"digits_{kind}"](), {"model.hidden": 8, "train.images": 64})
+        keeper = Keeper(workplace / "runs" / "table1-digits" / "trials" / f"{row}-seed-0" / "checkpoints")
+        dataset = open_dataset(workplace / "data" / "digits")
+        experiment = with_overrides(experiment, {"train.eval_every": 32, "train.calibration_images": 32})
+        for report in islice(fit(experiment, dataset=dataset), until):
+            keeper.save(report.state, report.metrics, dataset.shape)
+
+
+def test_priors_stand_on_finished_runs_that_have_codes(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("VQSWEEP_RUNS", raising=False)
+    unfinished(workplace)
+    (stage,) = firsts("table1-digits", ["vqvae"])
+    assert (stage.row, stage.seed, stage.dataset, stage.checkpoint.name) == ("vqvae", 0, "digits", "at-000000000064")
+    sweep = table1_prior([stage])
+    assert list(sweep.fixed) == ["vqvae_prior-seed-0"] and sweep.derive is not None
+    assert sweep.derive(sweep.fixed["vqvae_prior-seed-0"]) == {"seed": 0, "model.first": str(stage.checkpoint)}
+    for arguments, words in (
+        ([], "--model.first is not given"),
+        (["--model.first", "nowhere"], "--model.first is 'nowhere'; allowed is the folder or name of a sweep"),
+        (["--model.first", "table1-digits"], "whose run vimco-seed-0 is not finished"),
+        (["--model.first", "table1-digits", "--only", "vae"], "--only is vae, a vae; allowed is a row with codes"),
+        (["--model.first", "table1-digits", "--only", "dvae"], "--only is dvae;"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main_of_priors(arguments)
+        printed = capsys.readouterr()
+        assert left.value.code == 2 and printed.err.count("\n") == 1 and words in printed.err
