@@ -28,8 +28,8 @@ EXPLAINED = (
     "ln 2. That is no likelihood: a worse reconstruction scores better under it, a grey image better than a trained "
     "model. Compare it with the column named Equation 7, never with ours.",
     "model: mse is trained on squared errors, as in the report, and priced with one scale that is fitted afterwards; "
-    "ema too, with a codebook that is kept alive; the others on the likelihood that prices them. prior has a PixelCNN "
-    "that prices the codes (of a dVAE and VIMCO: the likeliest) and, beside them, the class that it is given.",
+    "ema too, with a codebook that is kept alive; the others on the likelihood that prices them. + is the same model "
+    "with a PixelCNN that prices its codes (of a dVAE and VIMCO: the likeliest), and the class that it is given too.",
     'remark: among the models of one data set, "not separable from the best" where the interval overlaps the best\'s.',
     "images seen: in training, by the weights that were measured; those of a prior after those of its model. "
     "A commit with * had changes that are not in it.",
@@ -111,10 +111,7 @@ def page(style: Style, rows: Sequence[Row], split: str, tracker: str, split_rate
         files = ", ".join(dict.fromkeys(file for file, _ in published))
         parts += [style.prose(f"Published in {files}:"), style.table(_published_columns(published))]
     if split_rates:
-        parts += [
-            style.prose("Distortion and rate by prior, and bounds of S samples:"),
-            style.table(_split_columns([*(result for _, result in made), *(result for _, result in published)])),
-        ]
+        parts += split_tables(style, [*(result for _, result in made), *(result for _, result in published)])
     if missing:
         how = [f"{style.item(_title(row))}: {style.code(row.how) if row.how else NO_SWEEP}" for row in missing]
         parts += [style.prose("To make the rows without a run:"), "\n".join(how)]
@@ -124,9 +121,18 @@ def page(style: Style, rows: Sequence[Row], split: str, tracker: str, split_rate
 def published_only(form: str, published: Sequence[tuple[str, Result]], split_rates: bool = False) -> str:
     """The published rows alone, with their file's name each, for another page."""
     style, results = STYLES[form], [result for _, result in published]
-    return "\n\n".join(
-        [style.table(_published_columns(published)), *([style.table(_split_columns(results))] if split_rates else [])]
-    )
+    split = split_tables(style, results) if split_rates else []
+    return "\n\n".join([style.table(_published_columns(published)), *split])
+
+
+def split_tables(style: Style, results: Sequence[Result]) -> list[str]:
+    """What a sum is made of, and how much tighter several samples are than one."""
+    several = [result for result in results if result.bounds]
+    return [
+        style.prose("Distortion and rate by prior:"),
+        style.table(_split_columns(results)),
+        *([style.prose("Bounds of S samples:"), style.table(_bound_columns(several))] if several else []),
+    ]
 
 
 def _notes(split: str) -> list[str]:
@@ -140,7 +146,7 @@ def _main_columns(rows: Sequence[Row]) -> list[Column]:
     published = [min((result.value for _, result in row.published), default=None) for row in rows]
     return [
         Column("data set", [_name(row.dataset) for row in rows], left=True, most=14),
-        Column("model", [_label(row) for row in rows], left=True, most=10),
+        Column("model", [_label(row) for row in rows], left=True, most=11),
         Column("paper", [_figure(row.original_paper) for row in rows]),
         Column("report", [_figure(row.report) for row in rows]),
         Column("ours", ours(lambda result: _figure(result.value))),
@@ -158,21 +164,21 @@ def _detail_columns(made: Sequence[tuple[Row, Result]]) -> list[Column]:
     results = [result for _, result in made]
     return [
         Column("data set", [_name(row.dataset) for row, _ in made], left=True, most=14),
-        Column("model", [_label(row) for row, _ in made], left=True, most=10),
+        Column("model", [_label(row) for row, _ in made], left=True, most=11),
         Column("R\nuniform", [_figure(result.rates.get("uniform")) for result in results]),
         Column("Equation 7,\nnot a likelihood", [_figure(result.eq7) for result in results]),
         Column("chan-\nnels", [_channels(result) for result in results]),
-        Column("images\nseen", [_images_seen(result) for result in results]),
-        Column("train\nimages", [_count(result.data.get("train")) for result in results]),
-        Column("valid\nimages", [_count(result.data.get("valid")) for result in results]),
-        Column("test\nimages", [_count(result.data.get("test")) for result in results]),
+        Column("im-\nages\nseen", [_images_seen(result) for result in results]),
+        Column("train\nim-\nages", [_number(result.data.get("train")) for result in results]),
+        Column("valid\nim-\nages", [_number(result.data.get("valid")) for result in results]),
+        Column("test\nim-\nages", [_number(result.data.get("test")) for result in results]),
         Column("commit", [_commit(result) for result in results], left=True),
         Column("sweep", [result.sweep or "-" for result in results], left=True, most=26),
     ]
 
 
 def _split_columns(results: Sequence[Result]) -> list[Column]:
-    """D, and R and the sum under every prior that was measured; the bounds of several samples."""
+    """D, and R and the sum under every prior that was measured."""
     priors = [name for name in PRICED if any(name in result.rates for result in results)]
 
     def total(result: Result, name: str) -> str:
@@ -190,9 +196,15 @@ def _split_columns(results: Sequence[Result]) -> list[Column]:
                 Column("D + R", [total(result, name) for result in results]),
             )
         ),
+        Column("unigram\npixels", [_figure(result.unigram_pixels) for result in results]),
+    ]
+
+
+def _bound_columns(results: Sequence[Result]) -> list[Column]:
+    return [
+        *_named(results),
         *(Column(f"L_{S}", [_figure(result.bounds.get(f"s{S}")) for result in results]) for S in SAMPLES),
         Column("of\nimages", [_count(result.bound_images) for result in results]),
-        Column("unigram\npixels", [_figure(result.unigram_pixels) for result in results]),
     ]
 
 
@@ -207,9 +219,8 @@ def _published_columns(published: Sequence[tuple[str, Result]]) -> list[Column]:
         Column("R", [_figure(result.R) for result in results]),
         Column("prior", [result.prior or "-" for result in results], left=True, most=8),
         Column("Eq. 7", [_figure(result.eq7) for result in results]),
-        Column("report", [_figure(REPORT.get((result.dataset, result.model))) for result in results]),
-        Column("train\nimages", [_count(result.data.get("train")) for result in results]),
-        Column("test\nimages", [_count(result.data.get("test")) for result in results]),
+        Column("re-\nport", [_figure(REPORT.get((result.dataset, result.model))) for result in results]),
+        Column("images,\ntrain\n/ test", [_of_splits(result) for result in results]),
         Column("chan-\nnels", [_channels(result) for result in results]),
         Column("im-\nages\nseen", [_images_seen(result) for result in results]),
         Column("commit", [_commit(result) for result in results], left=True),
@@ -220,7 +231,7 @@ def _published_columns(published: Sequence[tuple[str, Result]]) -> list[Column]:
 def _named(results: Sequence[Result]) -> list[Column]:
     return [
         Column("data set", [_name(result.dataset) for result in results], left=True, most=14),
-        Column("model", [_called(result.model, result.row) for result in results], left=True, most=10),
+        Column("model", [_called(result.model, result.row) for result in results], left=True, most=11),
     ]
 
 
@@ -274,8 +285,8 @@ def _label(row: Row) -> str:
 
 
 def _called(model: str, row: str) -> str:
-    """``VQ-VAE mse`` of vqvae_mse: the model, and what tells it from other rows of that model."""
-    return _name(model) + row.removeprefix(model).replace("_", " ")
+    """``VQ-VAE mse`` of vqvae_mse: the model, and what tells it from other rows of that model; + is a learned prior."""
+    return _name(model) + row.removeprefix(model).replace("_prior", "+").replace("_", " ")
 
 
 def _name(key: str) -> str:
@@ -301,11 +312,20 @@ def _channels(result: Result) -> str:
 
 
 def _images_seen(result: Result) -> str:
-    """``1M``, or the least and the most of the seeds; a first stage's come first: ``1M + 60k``."""
+    """``1M``, or the least and the most of the seeds; a first stage's come first: ``1M+60k``."""
     ends = sorted({min(result.images_seen), max(result.images_seen)}) if result.images_seen else []
     own = "-".join(dict.fromkeys(map(_compact, ends)))
     first = result.config.get(f"{OF_FIRST}train.images")
-    return f"{_compact(int(first))} + {own}" if first else own
+    return f"{_compact(int(first))}+{own}" if first else own
+
+
+def _of_splits(result: Result) -> str:
+    """``55k/10k``."""
+    return "/".join(_number(result.data.get(split)) for split in ("train", "test"))
+
+
+def _number(of_images: object) -> str:
+    return _compact(of_images) if isinstance(of_images, int) else "-"
 
 
 def _compact(number: int) -> str:
