@@ -56,9 +56,11 @@ def table1(
             chosen["model.samples"] = samples
         return {name: value for name, value in chosen.items() if name not in given}
 
+    kinds = {ROWS[row]["model.type"] for row in rows}
     return Sweep(
         name="table1",
         question="What is each model worth, in bits/dim that are likelihoods?",
+        model=kinds.pop() if len(kinds) == 1 else "vqvae",  # whose fields the command line can give
         space={},
         known={},
         derive=fields,

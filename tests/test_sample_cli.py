@@ -138,6 +138,7 @@ def test_of_a_hierarchy_there_are_reconstructions(here: Path, capsys: pytest.Cap
         (["--checkpoint", "first"], "--checkpoint is a vqvae; allowed is a prior, whose codes can be drawn, or a hier"),
         (["--checkpoint", "nothing"], "--checkpoint is 'nothing', where there is no checkpoint; allowed is"),
         (["--checkpoint", "prior", "--out", "no/where.png"], "--out is 'no/where.png'; allowed is a file in a folder"),
+        (["--checkpoint", "prior", "--out", "x.jpg"], "--out is 'x.jpg'; allowed is a name that ends in .png"),
         (["--checkpoint", "prior", "--out", ".."], "--out is '..'; allowed is a file in a folder"),
     ],
 )

@@ -190,7 +190,13 @@ def test_what_a_killed_process_left_is_cleared_and_damage_is_named(
     codes.folder.rename(tmp_path / "away")
     again = codes_of(first, own, CPU)
     assert not left.exists() and (again.folder / "codes.json").read_bytes() == meta
-    (again.folder / "valid" / "indices.npy").write_bytes(b"short")
+    path = again.folder / "valid" / "indices.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"indices\.npy is damaged: its content is not what was written; delete"):
+        codes_of(first, own, CPU)
+    path.write_bytes(b"short")
     with pytest.raises(ValueError, match=r"indices\.npy is damaged: 5 bytes where \d+ were written"):
         codes_of(first, own, CPU)
 

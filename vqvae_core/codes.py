@@ -104,14 +104,16 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _open(folder: Path, first: FirstStage, dataset: Dataset) -> Codes:
+    """Codes as they were written; reading them all once costs little, and every trial's numbers rest on them."""
     meta = json.loads((folder / CODES).read_text())
     for name, entry in meta["files"].items():
         path = folder / name
         size = path.stat().st_size if path.exists() else None
-        if size != entry["bytes"]:
-            raise ValueError(
-                f"{path} is damaged: {size} bytes where {entry['bytes']} were written; delete {folder} and start again"
-            )
+        found = f"{size} bytes where {entry['bytes']} were written" if size != entry["bytes"] else ""
+        if not found and sha256(path) != entry["sha256"]:
+            found = "its content is not what was written"
+        if found:
+            raise ValueError(f"{path} is damaged: {found}; delete {folder} and start again")
     return Codes(folder, meta, first, dataset)
 
 

@@ -39,9 +39,12 @@ def main(arguments: list[str]) -> None:
     try:
         checkpoint = read(find_checkpoint(options.checkpoint, "--checkpoint"))
         rows = rows_of(checkpoint, options)
-        write_picture(grid(rows), options.out)
     except (ValueError, OSError) as error:
         fail(str(error))
+    try:
+        write_picture(grid(rows), options.out)
+    except OSError as error:
+        fail(f"--out is {str(options.out)!r}, which cannot be written ({error.strerror})")
     print(f"{sum(map(len, rows))} images in {options.out}")
 
 
@@ -74,6 +77,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--complete is {options.complete}; allowed is a number > 0 and < 1")
     if not options.out.name or options.out.is_dir() or not options.out.parent.is_dir():
         parser.error(f"--out is {str(options.out)!r}; allowed is a file in a folder that exists")
+    if options.out.suffix.lower() != ".png":
+        parser.error(f"--out is {str(options.out)!r}; allowed is a name that ends in .png, which the picture is")
     return options
 
 

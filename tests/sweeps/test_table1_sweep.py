@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from analysis.table1 import main as print_table
-from sweeps._plan import Plan
+from sweeps._plan import Plan, make_plan
+from sweeps._settings import parse
 from sweeps._space import Point
 from sweeps.table1 import ALIVE, ROWS, main, table1
 from sweeps.table1_prior import firsts, table1_prior
@@ -65,9 +66,17 @@ def test_likelihood_and_samples_reach_the_rows_that_have_them(make: Callable[...
     assert (fields["model.beta"], fields["seed"]) == (0.7, 5)
 
 
+def test_rows_of_one_model_take_its_own_fields(make: Callable[..., Plan]) -> None:
+    sweep = table1(["vimco"], 1, ["model.samples"])
+    settings = parse(sweep, ["--dataset", "digits", "--model.samples", "7"], "sweeps/table1.py")
+    fields = flatten(make_plan(sweep, settings).experiment(sweep.fixed["vimco-seed-0"]))
+    assert (fields["model.samples"], fields["model.likelihood"]) == (7, "categorical")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--only", "vimco", "--model.samples", "0"], "model.samples is 0; allowed is an integer >= 2"),
         (["--only", "vqvea"], "vqvea"),
         (["--seeds", "0"], "--seeds"),
         (["--likelihood", "logistic"], "--likelihood"),
