@@ -315,7 +315,7 @@ def _images_seen(result: Result) -> str:
     """``1M``, or the least and the most of the seeds; a first stage's come first: ``1M+60k``."""
     ends = sorted({min(result.images_seen), max(result.images_seen)}) if result.images_seen else []
     own = "-".join(dict.fromkeys(map(_compact, ends)))
-    first = result.config.get(f"{OF_FIRST}train.images")
+    first = result.config.get(f"{OF_FIRST}images_seen") or result.config.get(f"{OF_FIRST}train.images")
     return f"{_compact(int(first))}+{own}" if first else own
 
 

@@ -84,9 +84,11 @@ def reproduce(
         if first := first_of(config):
             stage = experiment_of(first, record.dataset, int(first.get("seed", seed)), places)
             dataset = dataset or prepare(stage.data)
-            best = trained(stage, dataset, out / f"seed-{seed}-first", say).best()
-            assert best is not None
-            where = {**places, "model.first": str(best.folder.absolute())}
+            keeper = trained(stage, dataset, out / f"seed-{seed}-first", say)
+            at_its_end = first.get("images_seen", str(stage.train.images)) == str(stage.train.images)
+            chosen = keeper.last() if at_its_end else keeper.best()
+            assert chosen is not None
+            where = {**places, "model.first": str(chosen.folder.absolute())}
         experiment = experiment_of(config, record.dataset, seed, where)
         dataset = dataset or prepare(experiment.data)
         last = trained(experiment, dataset, out / f"seed-{seed}", say).last()

@@ -133,6 +133,8 @@ def configuration(run: Run) -> dict[str, str]:
     first = json.loads(run.tags.get("first.settings", "{}"))
     elsewhere = ("out", *PLACES, *(["seed"] if "row" in run.params else []))
     own |= {f"{OF_FIRST}{name}": str(value) for name, value in first.items() if name not in elsewhere}
+    if seen := run.tags.get("first.images_seen"):
+        own["first.images_seen"] = seen
     return dict(sorted(own.items()))
 
 
@@ -179,6 +181,7 @@ def summary(runs: list[Run], sweeps: Mapping[str, Run], split: str) -> Result:
         values=values,
         rates={name: rate for name, rate in rates.items() if rate is not None},
         eq7=_mean(runs, f"{split}/eq7"),
+        eq7_values=[run.metrics[f"{split}/eq7"] for run in runs if f"{split}/eq7" in run.metrics],
         bounds=_bounds(runs, split),
         bound_images=int(runs[0].metrics.get(f"{split}/bound_images", 0)) or None,
         unigram_pixels=_mean(runs, f"{split}/unigram_pixels"),

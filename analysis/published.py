@@ -5,7 +5,8 @@ field by field, null where something is unknown:
 
     {"dataset": "mnist", "model": "vqvae", "split": "test",
      "value": 1.234, "interval": 0.005, "n": 3, "seeds": [0, 1, 2], "values": [1.232, 1.234, 1.236],
-     "D": 1.1, "R": 0.134, "prior": "unigram", "rates": {"uniform": 0.5625, "unigram": 0.134}, "eq7": 6.221,
+     "D": 1.1, "R": 0.134, "prior": "unigram", "rates": {"uniform": 0.5625, "unigram": 0.134},
+     "eq7": 6.221, "eq7_values": [6.22, 6.221, 6.222],
      "bounds": {"s1": 1.24, "s10": 1.23, "s50": 1.22}, "bound_images": 256, "unigram_pixels": 1.967,
      "images_seen": [1000000, 1000000, 1000000],
      "data": {"from": "...", "fingerprint": "...", "train": 54000, "valid": 6000, "test": 10000},
@@ -52,6 +53,7 @@ class Result:
     values: Sequence[float] = ()  # bits/dim of each seed
     rates: Mapping[str, float] = field(default_factory=dict)  # R under every prior that was measured
     eq7: float | None = None  # the report's Equation 7: not a likelihood
+    eq7_values: Sequence[float] = ()  # of each seed
     bounds: Mapping[str, float] = field(default_factory=dict)  # L_S of models that sample z, "s1", "s10", ...
     bound_images: int | None = None  # that L_S was measured on
     unigram_pixels: float | None = None  # of a code for single pixels by one histogram: what to beat
@@ -138,7 +140,7 @@ def _result(row: Mapping[str, Any]) -> Result:
         if (value is None and not optional) or not isinstance(value, int | float | None) or isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}; allowed is a number")
     texts, objects = ("dataset", "model", "split"), ("data", "rates", "bounds", "config")
-    lists = ("commit", "seeds", "values", "images_seen", "runs")
+    lists = ("commit", "seeds", "values", "eq7_values", "images_seen", "runs")
     for names, kind, words in ((texts, str, "a text"), (objects, dict, "an object"), (lists, (list, tuple), "a list")):
         for name in names:
             if not isinstance(getattr(result, name), kind):

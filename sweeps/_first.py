@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sweeps._tracker import find_run
+from vqvae_core.checkpoint import read
 from vqvae_core.codes import codes_of
 from vqvae_core.config import Experiment, SecondStageConfig
 from vqvae_core.data import Dataset
@@ -43,6 +44,7 @@ def _tags(checkpoint: str) -> dict[str, str]:
         "first.checkpoint": checkpoint,
         "first.key": first.key,
         "first.stage": first.experiment.model.type,
+        "first.images_seen": str(read(Path(checkpoint)).images_seen),
         "first.settings": json.dumps(settings),
     }
 

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,14 @@ class Journal:
             if whole != len(content):
                 with self._path.open("r+b") as file:
                     file.truncate(whole)
+
+
+def state_of(folder: Path, run: str) -> str | None:
+    """How a run ended, by the journal of a sweep's folder; None while it has not. Reads only, so anybody may ask."""
+    state = None
+    with suppress(FileNotFoundError):
+        for line in (folder / "journal.jsonl").read_bytes().splitlines(keepends=True):
+            event = json.loads(line) if line.endswith(b"\n") else {}
+            if event.get("run") == run and event["kind"] in ("start", "end"):
+                state = event.get("state")
+    return state

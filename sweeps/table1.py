@@ -36,6 +36,7 @@ HELP = f"""usage: python sweeps/table1.py [--only ROW] [--dataset NAME] [--seeds
   --only ROW         a row, several times for several (all); one of {", ".join(ROWS)}
   --dataset NAME     a data set, several times for several ({", ".join(DATASETS)})
   --seeds N          seeds of each row (3)
+  --seed N           the first of them (0)
   --likelihood NAME  what the rows trained on a likelihood have (categorical); mixture costs a quarter of the time
   --samples S        of VIMCO's bound in training (10)
 
@@ -44,7 +45,11 @@ Every other option is one of a sweep:
 
 
 def table1(
-    rows: Sequence[str], seeds: int, given: Collection[str], likelihood: str | None = None, samples: int | None = None
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    given: Collection[str],
+    likelihood: str | None = None,
+    samples: int | None = None,
 ) -> Sweep:
     """The list of runs, row by row; fields that the command line gives are not the rows' to choose."""
 
@@ -56,21 +61,14 @@ def table1(
             chosen["model.samples"] = samples
         return {name: value for name, value in chosen.items() if name not in given}
 
-    kinds = {ROWS[row]["model.type"] for row in rows}
     return Sweep(
         name="table1",
         question="What is each model worth, in bits/dim that are likelihoods?",
-        model=kinds.pop() if len(kinds) == 1 else "vqvae",  # whose fields the command line can give
         space={},
         known={},
         derive=fields,
-        fixed={f"{row}-seed-{seed}": {"row": row, "seed": seed} for row in rows for seed in range(seeds)},
+        fixed={f"{row}-seed-{seed}": {"row": row, "seed": seed} for row in rows for seed in seeds},
     )
-
-
-def named_in(arguments: Sequence[str]) -> set[str]:
-    """The fields and options that a command line gives, ``train.lr`` of ``--train.lr=1e-3``."""
-    return {word[2:].partition("=")[0].replace("-", "_") for word in arguments if word.startswith("--")}
 
 
 def main(arguments: list[str]) -> None:
@@ -79,12 +77,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", action="append", choices=list(ROWS), metavar="ROW")
     parser.add_argument("--dataset", action="append", metavar="NAME")
     parser.add_argument("--seeds", type=at_least(1), default=3, metavar="N")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N")
     parser.add_argument("--likelihood", choices=("categorical", "mixture"), metavar="NAME")
     parser.add_argument("--samples", type=at_least(2), metavar="S")
     chosen, rest = parser.parse_known_args(arguments)
     if {"-h", "--help"} & set(rest):
         print(HELP)
-    sweep = table1(chosen.only or list(ROWS), chosen.seeds, named_in(rest), chosen.likelihood, chosen.samples)
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
+    seeds = range(chosen.seed, chosen.seed + chosen.seeds)
+    sweep = table1(chosen.only or list(ROWS), seeds, given, chosen.likelihood, chosen.samples)
     for dataset in chosen.dataset or DATASETS:
         launch(sweep, ["--dataset", dataset, *rest])
 

@@ -54,7 +54,7 @@ def test_the_masses_of_all_levels_sum_to_one(name: str, spread: float) -> None:
     exact = masses(module.double(), raw_for(module, spread=spread).double(), log_scale).sum(0)
     torch.testing.assert_close(exact, torch.ones_like(exact), rtol=0, atol=1e-6)
     single = masses(module.float(), raw_for(module, spread=spread), log_scale).sum(0)
-    torch.testing.assert_close(single, torch.ones_like(single), rtol=0, atol=2e-4)
+    torch.testing.assert_close(single, torch.ones_like(single), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["categorical", "mixture"])

@@ -204,6 +204,7 @@ class TestFSQ:
     [
         ({"fsq_levels": "8,8"}, "model.fsq_levels is '8,8'; allowed are levels whose product is model.num_codes = 8"),
         ({"fsq_levels": "8,x"}, "model.fsq_levels is '8,x'; allowed are integers >= 2"),
+        ({"fsq_levels": "8,1003"}, "model.fsq_levels is '8,1003'; allowed are integers >= 2 and <= 1000"),
         ({"fsq_levels": "8,1"}, "model.fsq_levels is '8,1'; allowed are integers >= 2"),
         (
             {"fsq_levels": "4,2", "residual": True},

@@ -203,11 +203,15 @@ class VQVAEConfig(ImageModelConfig):
         return self.code_dim * (1 if self.residual else self.codes_per_position)
 
 
+MOST_LEVELS = 1000  # FSQ's slack of 1e-3 at the ends would round to a level outside, were they more
+
+
 def fsq_levels(config: VQVAEConfig) -> list[int]:
     """``"8,8,8"`` -> ``[8, 8, 8]``; ``ValueError`` when it is no such list."""
     levels = [int(text) if text.strip().isdecimal() else 0 for text in config.fsq_levels.split(",")]
-    if min(levels) < 2:
-        raise ValueError(f"model.fsq_levels is {config.fsq_levels!r}; allowed are integers >= 2 with commas between")
+    if min(levels) < 2 or max(levels) > MOST_LEVELS:
+        allowed = f"allowed are integers >= 2 and <= {MOST_LEVELS} with commas between"
+        raise ValueError(f"model.fsq_levels is {config.fsq_levels!r}; {allowed}")
     return levels
 
 

@@ -328,6 +328,9 @@ def test_a_learned_priors_row_is_its_first_stages_with_a_seed_of_each(table: Tab
     line = next(line.split() for line in printed.splitlines() if line.startswith("MNIST"))
     assert line[1:3] == ["VQ-VAE", "mse+"]
     assert {"48k+60k", "256", "learned"} <= set(line)
+    early = replace(ours, config={**ours.config, "first.images_seen": "16000"})  # its best checkpoint, not its last
+    write_results(tmp_path / "made_up.json", [early])
+    assert "16k+60k" in table("--published", "--results", str(tmp_path))
 
 
 def test_an_export_keeps_a_files_rows_of_other_configurations(tmp_path: Path) -> None:

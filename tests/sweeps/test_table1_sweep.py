@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from analysis.table1 import main as print_table
-from sweeps._plan import Plan, make_plan
-from sweeps._settings import parse
+from sweeps._journal import Journal
+from sweeps._plan import Plan
 from sweeps._space import Point
+from sweeps._tracker import SWEEP
 from sweeps.table1 import ALIVE, ROWS, main, table1
 from sweeps.table1_prior import firsts, table1_prior
 from sweeps.table1_prior import main as main_of_priors
@@ -36,7 +37,7 @@ def changed_by(plan: Plan, point: Point) -> dict[str, object]:
 
 
 def test_rows_differ_by_the_model_the_codebook_and_the_likelihood_alone(make: Callable[..., Plan]) -> None:
-    sweep = table1(list(ROWS), 2, ())
+    sweep = table1(list(ROWS), range(2), ())
     plan = make(sweep=sweep)
     points = {str(point["row"]): point for point in sweep.fixed.values() if point["seed"] == 0}
     assert list(points) == list(ROWS) and len(sweep.fixed) == 2 * len(ROWS)
@@ -55,28 +56,26 @@ def test_rows_differ_by_the_model_the_codebook_and_the_likelihood_alone(make: Ca
 
 
 def test_likelihood_and_samples_reach_the_rows_that_have_them(make: Callable[..., Plan]) -> None:
-    sweep = table1(list(ROWS), 1, ["train.lr"], likelihood="mixture", samples=3)
+    sweep = table1(list(ROWS), range(1), ["train.lr"], likelihood="mixture", samples=3)
     plan = make(sweep=sweep)
     found = {str(p["row"]): flatten(plan.experiment(p)) for p in sweep.fixed.values()}
     for row, fields in found.items():
         assert fields["model.likelihood"] == ("logistic" if row.endswith(("_mse", "_ema")) else "mixture")
     assert found["vimco"]["model.samples"] == 3 and "model.samples" not in found["dvae"]
-    mine = table1(["vqvae"], 1, ["model.beta", "seed"])
-    fields = flatten(make("--model.beta", "0.7", "--seed", "5", sweep=mine).experiment(mine.fixed["vqvae-seed-0"]))
+    mine = table1(["vqvae"], range(5, 6), ["model.beta"])
+    fields = flatten(make("--model.beta", "0.7", sweep=mine).experiment(mine.fixed["vqvae-seed-5"]))
     assert (fields["model.beta"], fields["seed"]) == (0.7, 5)
 
 
-def test_rows_of_one_model_take_its_own_fields(make: Callable[..., Plan]) -> None:
-    sweep = table1(["vimco"], 1, ["model.samples"])
-    settings = parse(sweep, ["--dataset", "digits", "--model.samples", "7"], "sweeps/table1.py")
-    fields = flatten(make_plan(sweep, settings).experiment(sweep.fixed["vimco-seed-0"]))
-    assert (fields["model.samples"], fields["model.likelihood"]) == (7, "categorical")
+def test_fewer_rows_continue_the_same_sweep(make: Callable[..., Plan]) -> None:
+    every, one = (make(sweep=table1(rows, range(3), ())) for rows in (list(ROWS), ["vae"]))
+    assert every.identity() == one.identity() and set(one.sweep.fixed) < set(every.sweep.fixed)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--only", "vimco", "--model.samples", "0"], "model.samples is 0; allowed is an integer >= 2"),
+        (["--seed", "-1"], "--seed"),
         (["--only", "vqvea"], "vqvea"),
         (["--seeds", "0"], "--seeds"),
         (["--likelihood", "logistic"], "--likelihood"),
@@ -130,41 +129,54 @@ def test_rows_are_trained_tested_and_shown(tracked: Path, own_ray: None, capsys:
         ours, first = rows[name], rows[name.removesuffix("_prior")]
         assert (ours["n"], ours["prior"], ours["model"]) == (1, "learned", first["model"])
         assert ours["value"] == pytest.approx(ours["D"] + ours["R"])
-        assert str(tracked) not in json.dumps(ours)
+        assert str(tracked) not in json.dumps(ours) and ours["config"]["first.images_seen"] == "64"
     assert rows["vqvae_mse_prior"]["D"] == pytest.approx(rows["vqvae_mse"]["D"])  # the same model of images
     main_of_priors(learned)
     assert "starts" not in capsys.readouterr().out
 
 
-def unfinished(workplace: Path) -> None:
-    """A sweep of Table 1 whose second run has seen a half of its images, and a VAE's third is done."""
+def first_stages(workplace: Path) -> Path:
+    """The folder of a finished sweep of Table 1 in which the run of VIMCO failed half way."""
+    folder = workplace / "runs" / "table1-digits"
     for row, kind, until in (("vqvae", "vqvae", 2), ("vimco", "vimco", 1), ("vae", "vae", 2)):
-        experiment = with_overrides(PRESETS[f"digits_{kind}"](), {"model.hidden": 8, "train.images": 64})
-        keeper = Keeper(workplace / "runs" / "table1-digits" / "trials" / f"{row}-seed-0" / "checkpoints")
+        small = {"model.hidden": 8, "train.images": 64, "train.eval_every": 32, "train.calibration_images": 32}
         dataset = open_dataset(workplace / "data" / "digits")
-        experiment = with_overrides(experiment, {"train.eval_every": 32, "train.calibration_images": 32})
-        for report in islice(fit(experiment, dataset=dataset), until):
+        keeper = Keeper(folder / "trials" / f"{row}-seed-0" / "checkpoints")
+        for report in islice(fit(with_overrides(PRESETS[f"digits_{kind}"](), small), dataset=dataset), until):
             keeper.save(report.state, report.metrics, dataset.shape)
+    (folder / "trials" / "vqvae-seed-x").mkdir()  # somebody's
+    journal = Journal(folder)
+    journal.add("start", SWEEP)
+    journal.add("end", SWEEP, state="complete")
+    journal.close()
+    return folder
 
 
-def test_priors_stand_on_finished_runs_that_have_codes(
+def test_priors_stand_on_the_ends_of_finished_runs_that_have_codes(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("VQSWEEP_RUNS", raising=False)
-    unfinished(workplace)
+    folder = first_stages(workplace)
     (stage,) = firsts("table1-digits", ["vqvae"])
     assert (stage.row, stage.seed, stage.dataset, stage.checkpoint.name) == ("vqvae", 0, "digits", "at-000000000064")
     sweep = table1_prior([stage])
     assert list(sweep.fixed) == ["vqvae_prior-seed-0"] and sweep.derive is not None
     assert sweep.derive(sweep.fixed["vqvae_prior-seed-0"]) == {"seed": 0, "model.first": str(stage.checkpoint)}
-    for arguments, words in (
-        ([], "--model.first is not given"),
-        (["--model.first", "nowhere"], "--model.first is 'nowhere'; allowed is the folder or name of a sweep"),
-        (["--model.first", "table1-digits"], "whose run vimco-seed-0 is not finished"),
-        (["--model.first", "table1-digits", "--only", "vae"], "--only is vae, a vae; allowed is a row with codes"),
-        (["--model.first", "table1-digits", "--only", "dvae"], "--only is dvae;"),
-    ):
+    named = ["--model.first", "table1-digits"]
+
+    def refused(arguments: list[str], words: str) -> None:
         with pytest.raises(SystemExit) as left:
             main_of_priors(arguments)
         printed = capsys.readouterr()
         assert left.value.code == 2 and printed.err.count("\n") == 1 and words in printed.err
+
+    refused([], "--model.first is not given")
+    refused(["--model.first", "nowhere"], "--model.first is 'nowhere'; allowed is the folder or name of a finished")
+    refused(named, "whose run vimco-seed-0 failed; leave its row out by --only")
+    refused([*named, "--only", "vae"], "--only is vae; allowed is a row with codes")
+    refused([*named, "--only", "dvae"], "--only is dvae;")
+    refused([*named, "--only", "vqvae", "--seed", "5"], "--seed is 5; allowed is none")
+    refused([*named, "--only", "vqvae", "--dataset", "mnist"], "--dataset is mnist; allowed is digits")
+    with (folder / "journal.jsonl").open("a") as journal:  # continued with further rows, and not at its end yet
+        journal.write(json.dumps({"kind": "start", "run": SWEEP}) + "\n" + '{"kind": "end", "ru')
+    refused([*named, "--only", "vqvae"], "--model.first is 'table1-digits', which was not brought to its end")
