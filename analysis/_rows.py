@@ -14,7 +14,7 @@ from analysis.runs import Query, Run, find_runs
 from vqvae_core.intervals import interval
 
 DATASETS = {"cifar10": "CIFAR10", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}  # of Table 1
-MODELS = {"vqvae": "VQ-VAE", "vae": "VAE", "vimco": "VIMCO"}
+MODELS = {"vqvae": "VQ-VAE", "vae": "VAE", "vimco": "VIMCO"}  # of Table 1
 NAMES = {**DATASETS, **MODELS, "mini_imagenet": "Mini-ImageNet", "boxing": "Boxing", "dvae": "dVAE"}
 
 # van den Oord, Vinyals, Kavukcuoglu (2017), as Table 1 of the report quotes it.
@@ -55,7 +55,7 @@ class Row:
 
 
 def find_rows(uri: str, split: str, published: Sequence[tuple[str, Result]] = ()) -> list[Row]:
-    """Every row of Table 1, then those of further data sets and models that have figures for ``split``.
+    """Every row of Table 1, and those of further data sets and models that have figures for ``split``.
 
     Raises ``ValueError`` when the tracker at ``uri`` cannot be read.
     """
@@ -84,19 +84,17 @@ def find_rows(uri: str, split: str, published: Sequence[tuple[str, Result]] = ()
 Key = tuple[str, str, str]  # data set, model, row
 
 
-def _place(key: Key) -> tuple[bool, int, int, Key]:
-    """The rows of Table 1 in its order, then further data sets and models, the known ones first."""
-    dataset, model, _ = key
-    datasets, models = list(NAMES), list(MODELS)
-    further = dataset not in DATASETS or model not in MODELS
-    first = datasets.index(dataset) if dataset in datasets else len(datasets)
-    return further, first, models.index(model) if model in models else len(models), key
+def _place(key: Key) -> tuple[int, int, Key]:
+    """Data set by data set, model by model: those of Table 1 in its order, then further ones, the known ones first."""
+    order = [*DATASETS, *MODELS, *NAMES]
+    data_set, model = (order.index(name) if name in order else len(order) for name in key[:2])
+    return data_set, model, key
 
 
 def in_order(published: Iterable[tuple[str, Result]], split: str) -> list[tuple[str, Result]]:
     """The published results of a split, each with its file: data set by data set, Table 1's first."""
     own = [(file, result) for file, result in published if result.split == split]
-    return sorted(own, key=lambda pair: _place((pair[1].dataset, pair[1].model, pair[1].row))[1:])
+    return sorted(own, key=lambda pair: _place((pair[1].dataset, pair[1].model, pair[1].row)))
 
 
 def best_of_each(runs: Iterable[Run], sweeps: Mapping[str, Run], split: str) -> dict[Key, Result]:

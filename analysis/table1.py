@@ -25,7 +25,7 @@ if __name__ == "__main__":  # started as a file: Python looks for modules in ana
 from analysis._layout import FORMATS, STYLES, formatted, published_only
 from analysis._rows import Row, find_rows, in_order, with_hardware
 from analysis.published import Result, read_results, this_machine, write_results
-from analysis.runs import DEFAULT_TRACKER, tracking_uri
+from analysis.runs import DEFAULT_TRACKER, shown, tracking_uri
 from vqvae_core.overrides import OneLineParser, fail
 
 # torch takes seconds to import, and a table needs none: what loads a model is imported where it is used.
@@ -74,7 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "a checkpoint, run's folder or run's name; --picture takes several, --probe one instead of the tracker's best"
     )
     add("--checkpoint", action="append", metavar="PATH", help=where)
-    add("--dataset", metavar="NAME", default="mnist", help="of --probe without --checkpoint (mnist)")
+    add("--dataset", metavar="NAME", help="only its rows (all); of --probe without --checkpoint (mnist)")
     add("--model", metavar="NAME", default="vqvae", help="of --probe without --checkpoint (vqvae)")
     add("--images", type=int, default=500, metavar="N", help="of --probe: how many images of the split (500)")
     add("--data-root", type=Path, metavar="DIR", help="where images are prepared (as in training, $VQSWEEP_DATA, data)")
@@ -100,6 +100,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--seed is {chosen.seed[0]}; allowed is one only with reproduce")
     if chosen.action and not chosen.row:
         parser.error("ROW is not given; allowed is a published row, as mnist/vqvae_mse")
+    if chosen.picture and chosen.picture.suffix.lower() != ".png":
+        parser.error(f"--picture is {chosen.picture}; allowed is a name that ends in .png, which the picture is")
     if chosen.picture and not chosen.checkpoint:
         parser.error("--checkpoint is not given; --picture needs one or several")
     if chosen.probe and len(chosen.checkpoint or []) > 1:
@@ -116,29 +118,39 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def table(chosen: argparse.Namespace) -> str:
     """Table 1, and its export on the way; ``ValueError`` for what cannot be read or written."""
     if chosen.published:
-        published = in_order(published_in(chosen.results), chosen.split)
-        if not published:
-            folder = chosen.results or PROJECT / "results"
+        every = in_order(published_in(chosen.results), chosen.split)
+        folder = chosen.results or PROJECT / "results"
+        if not every:
             raise ValueError(f"--split is {chosen.split}; {folder} has no published results of it")
+        published = [pair for pair in every if chosen.dataset in (None, pair[1].dataset)]
+        check_there(chosen.dataset, [result.dataset for _, result in every], str(folder))
         return published_only(chosen.format, published, chosen.split_rates)
     uri = tracking_uri(chosen.tracking_uri)
-    rows = find_rows(uri, chosen.split, published_in(chosen.results))
+    every_row = find_rows(uri, chosen.split, published_in(chosen.results))
+    check_there(chosen.dataset, [row.dataset for row in every_row], f"Table 1 with {shown(uri)}")
+    rows = [row for row in every_row if chosen.dataset in (None, row.dataset)]
     if chosen.export:
         export(chosen.export, rows, chosen.hardware)
     return formatted(chosen.format, rows, chosen.split, uri, chosen.split_rates)
+
+
+def check_there(dataset: str | None, there: Sequence[str], where: str) -> None:
+    """``ValueError`` for a data set that has no row."""
+    if dataset is not None and dataset not in there:
+        raise ValueError(f"--dataset is {dataset}; {where} has {', '.join(dict.fromkeys(there))}")
 
 
 def probed(chosen: argparse.Namespace) -> str:
     """What every definition says of a model; ``ValueError`` when there is none, or its images are not here."""
     from analysis import _models, _probe
 
-    uri = tracking_uri(chosen.tracking_uri)
+    uri, name = tracking_uri(chosen.tracking_uri), chosen.dataset or "mnist"
     if chosen.checkpoint:
         found: _models.Found | None = _models.in_folder(chosen.checkpoint[0])
     else:
-        found = _models.best_in_tracker(uri, chosen.dataset, chosen.model)
+        found = _models.best_in_tracker(uri, name, chosen.model)
     if found is None:
-        raise ValueError(f"{uri} has no weights of a {chosen.model} of {chosen.dataset}; give --checkpoint")
+        raise ValueError(f"{uri} has no weights of a {chosen.model} of {name}; give --checkpoint")
     dataset = _models.images_for(found, chosen.data_root)
     return _probe.formatted(_probe.probe(found, dataset, chosen.split, chosen.images), chosen.format)
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,11 @@ def state_of(folder: Path, run: str) -> str | None:
             if event.get("run") == run and event["kind"] in ("start", "end"):
                 state = event.get("state")
     return state
+
+
+def begun(folder: Path) -> datetime | None:
+    """When the journal of a sweep's folder was begun; None where there is none. Reads only."""
+    with suppress(FileNotFoundError), (folder / "journal.jsonl").open() as file:
+        if (line := file.readline()).endswith("\n"):
+            return datetime.fromtimestamp(json.loads(line)["time"] / 1000)
+    return None

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps._board import Board, Row
 from sweeps._finish import best_group
+from sweeps._journal import begun
 from sweeps._plan import absolute_sqlite
 from sweeps._resume import STATES, row_of
 from sweeps._search import history_of
@@ -138,7 +139,8 @@ def past_of(study: optuna.Study, folder: Path) -> Past:
     identity: dict[str, Any] = json.loads(attributes["identity"])
     base = base_of(identity)
     trials = study.get_trials(deepcopy=False)
-    begun = min((trial.datetime_start for trial in trials if trial.datetime_start), default=None)
+    started = [trial.datetime_start for trial in trials if trial.datetime_start]
+    first = min(started, default=begun(folder))  # a list of runs has no trials in the study
     return Past(
         name=study.study_name,
         sweep=identity["sweep"],
@@ -147,7 +149,7 @@ def past_of(study: optuna.Study, folder: Path) -> Past:
         fingerprint=identity["data"],
         folder=folder,
         board=board_of(trials, base, folder, json.loads(attributes.get("tested", "{}"))),
-        begun=begun.isoformat(" ", "minutes") if begun else "",
+        begun=first.isoformat(" ", "minutes") if first else "",
         study=study,
         values={f"{trial.number:03d}": history_of(trial) for trial in trials},
     )

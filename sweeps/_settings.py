@@ -92,6 +92,9 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
     add("--tracking-uri", metavar="URI", help=f"MLflow's ($MLFLOW_TRACKING_URI or {DEFAULT_TRACKER})")
     add("--storage", metavar="URL", help=f"Optuna's ($VQSWEEP_STORAGE or {DEFAULT_STORAGE})")
     chosen, rest = parser.parse_known_args(arguments)
+    for name in ("trials", "seeds", "confirm", "scheduler") if sweep.fixed else ():
+        if getattr(chosen, name) != parser.get_default(name):
+            parser.error(f"--{name} is {getattr(chosen, name)}; allowed is none: each run of this list is trained once")
     try:
         overrides = split_overrides(rest)
     except ValueError as error:
@@ -141,4 +144,5 @@ def parse(sweep: Sweep, arguments: list[str], program: str) -> Settings:
 def _fields_help(sweep: Sweep) -> str:
     space = "\n".join(f"  {name}  {describe(dimension)}" for name, dimension in sweep.space.items())
     fields = describe_fields(preset_for("boxing", sweep.model)).replace("%", "%%")
-    return f"swept:\n{space}\n\nfields of a trial, as preset for boxing; each can be given:\n{fields}"
+    swept = f"swept:\n{space}\n\n" if space else ""
+    return f"{swept}fields of a trial, as preset for boxing; each can be given:\n{fields}"

@@ -6,6 +6,8 @@ Every field of the experiment is an option. The same command again continues fro
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import signal
 import sys
 import time
@@ -25,9 +27,10 @@ from vqvae_core.overrides import (
     with_overrides,
 )
 from vqvae_core.presets import PRESETS
-from vqvae_core.second_stage import pinned
+from vqvae_core.second_stage import pinned, runs_folder
 from vqvae_core.train import Diverged, Report, fit
 
+COLLAPSED = 2.0  # a perplexity below that of two codes, each used half of the time
 INTERRUPTED = 130  # exit status after Ctrl-C, as of any program
 
 
@@ -92,7 +95,9 @@ def preset_name(text: str) -> str:
 def main(arguments: list[str]) -> None:
     parser = OneLineParser("python -m vqvae_core", description=__doc__, add_help=False, allow_abbrev=False)
     parser.add_argument("preset", nargs="?", type=preset_name, metavar="PRESET")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where checkpoints go (runs/PRESET)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where checkpoints go ($VQSWEEP_RUNS/PRESET or runs/PRESET)"
+    )
     parser.add_argument("--data-source", metavar="DIR", help="short for --data.source")
     parser.add_argument("--help", "-h", action="store_true")
     chosen, rest = parser.parse_known_args(arguments)
@@ -105,8 +110,10 @@ def main(arguments: list[str]) -> None:
         overrides = split_overrides(rest)
         if chosen.data_source:
             overrides["data.source"] = chosen.data_source
+        if "VQSWEEP_DATA" in os.environ:
+            overrides.setdefault("data.root", os.environ["VQSWEEP_DATA"])
         experiment = pinned(with_overrides(PRESETS[chosen.preset](), overrides))
-        out = chosen.out or Path("runs") / chosen.preset
+        out = chosen.out or runs_folder() / chosen.preset
         if out.exists() and not out.is_dir():
             raise ValueError(f"--out is {str(out)!r}, which is not a folder")
         if isinstance(experiment.model, SecondStageConfig):
@@ -129,6 +136,10 @@ def main(arguments: list[str]) -> None:
         if best:
             value = best.metrics["valid/bits_per_dim"]
             print(f"best: {value:.3f} bits/dim at {best.images_seen:,} images, in {best.folder}")
+            perplexity = best.metrics.get("valid/perplexity", math.inf)
+            if perplexity < COLLAPSED:
+                words = f"its codes' perplexity is {perplexity:.1f}: they say next to nothing of an image"
+                print(f"warning: {words}", file=sys.stderr)
     except (ValueError, Diverged, OSError) as error:  # the last: a folder that cannot be written, a full disk
         fail(str(error))
     except KeyboardInterrupt:  # before training, or a second time

@@ -345,6 +345,13 @@ def test_an_export_keeps_a_files_rows_of_other_configurations(tmp_path: Path) ->
     assert [result_.value for _, result_ in read_results(tmp_path)] == [2.0, 1.8]
 
 
+def test_one_data_set_alone(tracker: str, table: Table) -> None:
+    rows = json.loads(table("--tracking-uri", tracker, "--dataset", "cifar10", "--format", "json"))["rows"]
+    assert {row["dataset"] for row in rows} == {"cifar10"} and len(rows) >= 3
+    printed = table("--published", "--dataset", "mnist", "--results", str(PROJECT / "results"))
+    assert "MNIST " in printed and "Fashion" not in printed and "CIFAR10" not in printed
+
+
 def test_the_readme_has_the_table_of_what_is_published(table: Table) -> None:
     printed = table("--published", "--format", "md", "--results", str(PROJECT / "results")).strip()
     assert printed.count("\n") > 2 and "| images seen |" in printed  # a title that only text breaks
@@ -400,6 +407,12 @@ def test_what_is_exported_is_what_is_shown_later(tracker: str, table: Table, tmp
         (["--published", "--split", "valid"], "has no published results of it"),
         (["--probe"], "has no weights of a vqvae of mnist; give --checkpoint"),
         (["--probe", "--checkpoint", "nowhere"], "--checkpoint is 'nowhere'"),
+        (
+            ["--dataset", "mnits"],
+            "--dataset is mnits; Table 1 with sqlite:///mlflow.db has cifar10, mnist, fashion_mnist",
+        ),
+        (["--published", "--dataset", "mnits"], "--dataset is mnits; "),
+        (["--picture", "x.jpg", "--checkpoint", "a"], "--picture is x.jpg; allowed is a name that ends in .png"),
         (["--probe", "--images", "1"], "--images is 1; allowed is an integer >= 2"),
         (["--probe", "--images", "few"], "--images: 'few'; allowed is an integer"),
         (["--probe", "--export", "x.json"], "--probe and --export are given; allowed is one of them"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analysis.table1 import main as print_table
-from sweeps._journal import Journal
+from sweeps._journal import Journal, begun
 from sweeps._plan import Plan
 from sweeps._space import Point
 from sweeps._tracker import SWEEP
@@ -76,6 +76,8 @@ def test_fewer_rows_continue_the_same_sweep(make: Callable[..., Plan]) -> None:
     ("arguments", "words"),
     [
         (["--seed", "-1"], "--seed"),
+        (["--trials", "3"], "--trials is 3; allowed is none"),
+        (["--scheduler", "none"], "--scheduler is none; allowed is none: each run of this list is trained once"),
         (["--only", "vqvea"], "vqvea"),
         (["--seeds", "0"], "--seeds"),
         (["--likelihood", "logistic"], "--likelihood"),
@@ -149,6 +151,7 @@ def first_stages(workplace: Path) -> Path:
     journal.add("start", SWEEP)
     journal.add("end", SWEEP, state="complete")
     journal.close()
+    assert begun(folder) is not None and begun(workplace) is None
     return folder
 
 
