@@ -25,7 +25,7 @@ from sweeps._first import encode_for, parent_of, share_one, tags_of_first
 from sweeps._images import images_of, prepared_images
 from sweeps._importance import importance, importance_text
 from sweeps._journal import Journal
-from sweeps._node import ends_with_ray
+from sweeps._node import ends_with_ray, leave_if_lost
 from sweeps._past import existing_storage
 from sweeps._plan import Plan, describe_plan, make_plan
 from sweeps._ranking import confirmed, outcome, pareto_table, ranking, where_next
@@ -57,6 +57,7 @@ def launch(sweep: Sweep, arguments: list[str] | None = None) -> None:
             raise
         print(full(f"{error.strerror}: {error.filename}"), file=sys.stderr)
         status = NO_ROOM
+    leave_if_lost(status)
     if status:
         raise SystemExit(status)
 

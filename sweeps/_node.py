@@ -44,6 +44,18 @@ def ends_with_ray(before: Callable[[], None] = lambda: None) -> Iterator[None]:
         thread.join()
 
 
+def leave_if_lost(status: int) -> None:
+    """End this process at its end with an exit status, if Ray's processes are gone, as after a SIGTERM to all of a group.
+
+    Ray's own shutdown would look for them for a minute, and then complain.
+    """
+    if "ray" in sys.modules and lost():
+        end_the_rest()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
 def lost() -> str:
     """Which process of Ray's that this one has started is gone, and how; empty while all that are needed are there."""
     import ray

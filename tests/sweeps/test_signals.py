@@ -15,6 +15,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from sweeps import _node
 from sweeps._events import INTERRUPTED
 from sweeps._execute import StopFlag
 from sweeps._launch import launch
@@ -148,3 +149,15 @@ def test_a_signal_in_the_seconds_of_start_up_stops_it_in_order(tracked: Path) ->
     found = client.get_experiment_by_name("digits/beta_lr")
     assert found is not None
     assert {run.info.status for run in client.search_runs([found.experiment_id])} <= {"KILLED"}  # nor left running
+
+
+def test_a_driver_whose_ray_is_gone_does_not_wait_for_it_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a SIGTERM to a whole process group: Ray's own shutdown would look for its processes for a minute."""
+    left: list[int] = []
+    monkeypatch.setitem(sys.modules, "ray", sys)
+    monkeypatch.setattr(_node, "end_the_rest", lambda: None)
+    monkeypatch.setattr("sweeps._node.os._exit", left.append)
+    for death in ("", "Ray's raylet was ended"):
+        monkeypatch.setattr(_node, "lost", lambda death=death: death)
+        _node.leave_if_lost(130)
+    assert left == [130]
