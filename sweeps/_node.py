@@ -45,7 +45,7 @@ def ends_with_ray(before: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def leave_if_lost(status: int) -> None:
-    """End this process at its end with an exit status, if Ray's processes are gone, as after a SIGTERM to all of a group.
+    """End this process at its end with an exit status, if Ray's processes are gone, as after a SIGTERM to a group.
 
     Ray's own shutdown would look for them for a minute, and then complain.
     """
