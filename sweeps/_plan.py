@@ -88,7 +88,9 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What may not change when a sweep of this name is continued."""
-        same_elsewhere = ("data.root", "data.source", "train.device", "train.eval_batch")
+        same_elsewhere = ["data.root", "data.source", "train.device", "train.eval_batch"]
+        if self.sweep.fixed:  # each run may have a first stage of its own, which its checkpoints know
+            same_elsewhere.append("model.first")
         fields = {k: v for k, v in flatten(self.base).items() if k not in same_elsewhere}
         space = {f"space {name}": describe(dimension) for name, dimension in self.sweep.space.items()}
         asked: dict[str, Any] = {"limits": self.limits.described()} if self.limits.given() else {}

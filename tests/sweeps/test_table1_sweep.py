@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from analysis.table1 import main as print_table
 from sweeps._journal import Journal, begun
-from sweeps._plan import Plan
+from sweeps._plan import Plan, make_plan
+from sweeps._settings import parse
 from sweeps._space import Point
 from sweeps._tracker import SWEEP
 from sweeps.table1 import ALIVE, ROWS, main, table1
@@ -166,6 +168,12 @@ def test_priors_stand_on_the_ends_of_finished_runs_that_have_codes(
     assert list(sweep.fixed) == ["vqvae_prior-seed-0"] and sweep.derive is not None
     assert sweep.derive(sweep.fixed["vqvae_prior-seed-0"]) == {"seed": 0, "model.first": str(stage.checkpoint)}
     named = ["--model.first", "table1-digits"]
+    both = [stage, replace(stage, row="dvae", checkpoint=stage.checkpoint.parent)]
+    one, two = (
+        make_plan(own, parse(own, ["--dataset", "digits"], "sweeps/table1_prior.py"))
+        for own in (sweep, table1_prior(both[::-1]))
+    )
+    assert one.identity() == two.identity()  # further rows continue the same sweep
 
     def refused(arguments: list[str], words: str) -> None:
         with pytest.raises(SystemExit) as left:
